@@ -1,0 +1,11 @@
+"""Incremental keyed collections: pure, synchronous, ignorant of meshes.
+
+A `Source` is written from outside; a `Derived` view computes its values from a primary view by
+a transform that reads other views only through `Fetch`, which records what was read. One call,
+`Graph.propagate()`, refreshes what depends on what changed, in rank order, and stops where an
+output is equal to what stood before.
+"""
+
+from meltemi.flow.graph import Derived, Fetch, Graph, Index, Source, Transform, View
+
+__all__ = ["Derived", "Fetch", "Graph", "Index", "Source", "Transform", "View"]

@@ -1,0 +1,252 @@
+"""The graph: derived views refreshed in rank order, problems kept beside their values."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Code, Outcome, Problem, Severity
+from meltemi.flow.view import _ALL, _KEY, _MISSING, Index, Mark, Reader, Source, View
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+K2 = TypeVar("K2", bound=Hashable)
+V2 = TypeVar("V2")
+
+__all__ = ["Derived", "Fetch", "Graph", "GraphMismatch", "Index", "Source", "Transform", "View"]
+
+
+class GraphMismatch(AssertionError):
+    """`verify()` found a view that differs from one built from scratch: a bug in a transform."""
+
+
+class Fetch:
+    """The only way a transform reads other views; records each read as a dependency."""
+
+    __slots__ = ("_marks", "_name", "_rank", "_reader")
+
+    def __init__(self, name: str, rank: int, reader: Reader) -> None:
+        self._name = name
+        self._rank = rank
+        self._reader = reader
+        self._marks: list[tuple[View[Any, Any], Mark]] = []
+
+    def get(self, view: View[K, V], key: K) -> V | None:
+        self._note(view, (_KEY, key))
+        return view.get(key)
+
+    def by(self, view: View[K, V], index: Index[V], value: Hashable) -> Sequence[V]:
+        """Values filed under `value`, ordered by key."""
+        self._note(view, (index, value))
+        return view.by(index, value)
+
+    def all(self, view: View[K, V]) -> Sequence[V]:
+        """Every value, ordered by key. Any change of the view wakes the reader: use sparingly."""
+        self._note(view, (_ALL, None))
+        return view.values()
+
+    def _note(self, view: View[Any, Any], mark: Mark) -> None:
+        if view.rank >= self._rank:
+            raise TypeError(f"{self._name} reads {view.name}, which it did not declare in `reads`")
+        view._read(mark, self._reader)
+        self._marks.append((view, mark))
+
+
+Transform = Callable[[Fetch, K, V], Mapping[K2, Outcome[V2]]]
+"""(fetch, key, value) -> outputs by key. `Outcome(None, problems)` keeps the last good value."""
+
+
+class _Run(Generic[K2]):
+    """What the last run for one input key read, produced and complained about."""
+
+    __slots__ = ("held", "keys", "marks", "problems", "reader")
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.marks: list[tuple[View[Any, Any], Mark]] = []
+        self.keys: set[K2] = set()
+        self.held: set[K2] = set()
+        self.problems: tuple[Problem, ...] = ()
+
+
+class Derived(View[K2, V2], Generic[K, V, K2, V2]):
+    """A view computed from a primary view. Two inputs must not produce the same output key."""
+
+    def __init__(
+        self,
+        name: str,
+        primary: View[K, V],
+        transform: Transform[K, V, K2, V2],
+        *,
+        reads: Sequence[View[Any, Any]],
+        indexes: Sequence[Index[V2]],
+    ) -> None:
+        super().__init__(name, 1 + max(v.rank for v in (primary, *reads)), indexes)
+        self.primary = primary
+        self.reads = tuple(reads)
+        self.transform = transform
+        self.runs = 0
+        """How many times the transform ran: tests count it."""
+        self.problems_changed = False
+        self._dirty: set[K] = set(primary)
+        self._runs: dict[K, _Run[K2]] = {}
+        primary._follow(self._dirty)
+
+    def problems(self) -> Sequence[Problem]:
+        return [p for run in self._runs.values() for p in run.problems]
+
+    def refresh(self) -> None:
+        """Run the transform for every dirty input, then apply all removals, then all values."""
+        if not self._dirty:
+            return
+        keys = sorted(cast(Any, self._dirty))
+        self._dirty.clear()
+        produced: dict[K2, V2] = {}
+        stale: set[K2] = set()
+        for key in keys:
+            stale |= self._rerun(key, produced)
+        for gone in stale - produced.keys():
+            self._put(gone, _MISSING)
+        for out_key, value in produced.items():
+            self._put(out_key, value)
+
+    def _rerun(self, key: K, produced: dict[K2, V2]) -> set[K2]:
+        """Recompute one input into `produced`; answers the output keys it no longer makes."""
+        run = self._runs.get(key)
+        for view, mark in run.marks if run else ():
+            view._unread(mark, run.reader)  # type: ignore[union-attr]
+        value = self.primary.get(key)
+        if value is None:
+            if run is None:
+                return set()
+            del self._runs[key]
+            self.problems_changed |= bool(run.problems)
+            return run.keys
+        if run is None:
+            run = self._runs[key] = _Run(Reader(cast("set[Hashable]", self._dirty), key))
+        fetch = Fetch(self.name, self.rank, run.reader)
+        self.runs += 1
+        before, complaints = run.keys, run.problems
+        try:
+            outcomes = self.transform(fetch, key, value)
+        except Exception as error:
+            run.problems = (_internal(self.name, key, error),)
+            run.held = set(run.keys)
+        else:
+            self._collect(run, outcomes, produced)
+        run.marks = fetch._marks
+        self.problems_changed |= run.problems != complaints
+        return before - run.keys
+
+    def _collect(
+        self, run: _Run[K2], outcomes: Mapping[K2, Outcome[V2]], produced: dict[K2, V2]
+    ) -> None:
+        previous = run.keys
+        run.keys, run.held = set(), set()
+        problems: list[Problem] = []
+        for out_key, outcome in outcomes.items():
+            problems.extend(outcome.problems)
+            if outcome.value is not None:
+                if out_key in produced:
+                    raise GraphMismatch(f"{self.name}: two inputs produce {out_key!r}")
+                produced[out_key] = outcome.value
+                run.keys.add(out_key)
+            elif out_key in previous:
+                run.keys.add(out_key)
+                run.held.add(out_key)
+        run.problems = tuple(problems)
+
+    def held(self) -> set[K2]:
+        """Output keys that keep an older value because the newest input was bad."""
+        return {key for run in self._runs.values() for key in run.held}
+
+
+def _internal(name: str, key: Hashable, error: Exception) -> Problem:
+    about = key if isinstance(key, ObjectKey) else ObjectKey("", "", f"{name}:{key}")
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
+    return Problem(Code.INTERNAL, Severity.ERROR, about, "", f"Meltemi's own fault: {reason}")
+
+
+class Graph:
+    """Sources and derived views, and the one call that brings them up to date."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._sources: list[Source[Any, Any]] = []
+        self._derived: list[Derived[Any, Any, Any, Any]] = []
+
+    def source(self, name: str, indexes: Sequence[Index[V]] = ()) -> Source[Any, V]:
+        """A new source; annotate the variable with its key type."""
+        source: Source[Any, V] = Source(name, indexes)
+        self._sources.append(source)
+        return source
+
+    def derive(
+        self,
+        name: str,
+        primary: View[K, V],
+        transform: Transform[K, V, K2, V2],
+        *,
+        reads: Sequence[View[Any, Any]] = (),
+        indexes: Sequence[Index[V2]] = (),
+    ) -> Derived[K, V, K2, V2]:
+        """A new view; `reads` names every view that `transform` may fetch from."""
+        derived = Derived(name, primary, transform, reads=reads, indexes=indexes)
+        self._derived.append(derived)
+        self._derived.sort(key=lambda view: view.rank)
+        return derived
+
+    def propagate(self) -> Mapping[View[Any, Any], frozenset[Any]]:
+        """Refresh everything; answers the changed keys of each changed view.
+
+        Grows `revision` by one, whether anything changed or not.
+        """
+        self.revision += 1
+        for view in self._derived:
+            view.refresh()
+        changes: dict[View[Any, Any], frozenset[Any]] = {}
+        for node in (*self._sources, *self._derived):
+            if node.changed:
+                changes[node] = frozenset(node.changed)
+                node.changed.clear()
+        return changes
+
+    def problems(self) -> Sequence[Problem]:
+        """All problems of all views, as of the last propagation."""
+        return [problem for view in self._derived for problem in view.problems()]
+
+    def problems_changed(self) -> bool:
+        """Whether problems differ from when this was last asked."""
+        answer = any(view.problems_changed for view in self._derived)
+        for view in self._derived:
+            view.problems_changed = False
+        return answer
+
+    def verify(self) -> None:
+        """Recompute every view from its inputs; a difference raises GraphMismatch.
+
+        Keys held at their last good value are left out: scratch cannot know them.
+        """
+        for view in self._derived:
+            expected: dict[Any, Any] = {}
+            for key, value in view.primary.items().items():
+                fetch = Fetch(view.name, view.rank, Reader(set(), key))
+                try:
+                    outcomes = view.transform(fetch, key, value)
+                except Exception:
+                    outcomes = {}
+                expected |= {k: o.value for k, o in outcomes.items() if o.value is not None}
+                for read, mark in fetch._marks:
+                    read._unread(mark, fetch._reader)
+            held = view.held()
+            actual = {k: v for k, v in view.items().items() if k not in held}
+            if actual != {k: v for k, v in expected.items() if k not in held}:
+                differing = sorted(
+                    str(k)
+                    for k in actual.keys() | expected.keys()
+                    if actual.get(k) != expected.get(k)
+                )
+                raise GraphMismatch(f"{view.name} differs from scratch at {differing[:5]}")

@@ -1,0 +1,38 @@
+"""Endpoints: the addresses behind one port of one service. Their own branch of the graph."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from meltemi.base.identity import Identity
+from meltemi.base.keys import ServicePortKey
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    address: str
+    port: int
+    ready: bool
+    labels: Mapping[str, str]
+    """The workload's labels: subsets select by them."""
+    mtls: bool
+    """The workload accepts mutual TLS on this port: it has a proxy and its mode is not DISABLE."""
+    identity: Identity | None
+    workload: str
+    namespace: str
+    app: str
+    version: str
+    canonical_service: str
+    canonical_revision: str
+    locality: str = ""
+    weight: int = 1
+
+
+class EndpointSet(msgspec.Struct, frozen=True):
+    key: ServicePortKey
+    endpoints: tuple[Endpoint, ...]
+    """Ordered by address and port; unready ones only where the service publishes them."""
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """SPIFFE URIs of the workloads behind the port: whom a client may meet there."""
+        return tuple(sorted({e.identity.uri for e in self.endpoints if e.identity}))
