@@ -1,16 +1,30 @@
 """Wires the model's views into a graph."""
 
-from typing import NamedTuple
+from collections.abc import Hashable
+from typing import NamedTuple, TypeVar
 
+from meltemi.api import core
 from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
-from meltemi.flow import Index, View
+from meltemi.base.problems import Outcome
+from meltemi.flow import Graph, Index, View
 from meltemi.model.endpoint import EndpointSet
+from meltemi.model.endpoints import EndpointJoin
 from meltemi.model.gateway import GatewayDef
+from meltemi.model.gateways import gateway_from_object
+from meltemi.model.inbound import inbound_tls
+from meltemi.model.objects import BY_NAMESPACE, Objects, host_of_rule
+from meltemi.model.policies import PolicyKey, merged_policy
 from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import RouteTable
 from meltemi.model.service import Service
+from meltemi.model.services import service_from_object
+from meltemi.model.tables import table_from_virtual_service
 from meltemi.model.tls import InboundTls
 from meltemi.model.workload import Workload
+from meltemi.model.workloads import workload_from_pod
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 SERVICE_BY_HOST: Index[Service] = Index("host", lambda s: (s.host,))
 SERVICE_BY_NAMESPACE: Index[Service] = Index("namespace", lambda s: (s.namespace,))
@@ -29,6 +43,93 @@ class Model(NamedTuple):
     endpoints: View[ServicePortKey, EndpointSet]
     inbound_tls: View[WorkloadKey, InboundTls]
     tables: View[ObjectKey, RouteTable]
-    policies: View[tuple[str, str, str], DestinationPolicy]
-    """By (namespace, host, source name or "")."""
+    policies: View[PolicyKey, DestinationPolicy]
     gateways: View[ObjectKey, GatewayDef]
+
+
+class Domain(NamedTuple):
+    """The names a mesh is built with."""
+
+    cluster: str = "cluster.local"
+    """The DNS domain of services."""
+    trust: str = "cluster.local"
+    """The trust domain of identities."""
+    root: str = "istio-system"
+    """The namespace whose selector-less policies are mesh-wide."""
+
+
+def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
+    """Add the model's views to the graph."""
+    services = graph.derive(
+        "services",
+        objects.services,
+        lambda _f, _k, obj: _service(obj, domain),
+        indexes=(SERVICE_BY_HOST, SERVICE_BY_NAMESPACE),
+    )
+    workloads = graph.derive(
+        "workloads",
+        objects.pods,
+        lambda _f, _k, pod: _some(workload_from_pod(pod, domain.trust)),
+        indexes=(WORKLOAD_BY_ADDRESS, WORKLOAD_BY_NAMESPACE),
+    )
+    tls = graph.derive(
+        "inbound tls",
+        workloads,
+        lambda fetch, key, workload: _one(
+            inbound_tls(
+                workload,
+                fetch.by(objects.peer_authentications, BY_NAMESPACE, key.namespace),
+                fetch.by(objects.peer_authentications, BY_NAMESPACE, domain.root),
+            ),
+            key,
+        ),
+        reads=(objects.peer_authentications,),
+    )
+    join = EndpointJoin(objects.slices, workloads, WORKLOAD_BY_ADDRESS, tls)
+    return Model(
+        services=services,
+        workloads=workloads,
+        endpoints=graph.derive(
+            "endpoints", services, join.endpoint_sets, reads=(objects.slices, workloads, tls)
+        ),
+        inbound_tls=tls,
+        tables=graph.derive(
+            "route tables",
+            objects.virtual_services,
+            lambda _f, key, obj: _one(table_from_virtual_service(obj, domain.cluster), key),
+            indexes=(TABLE_BY_HOST, TABLE_BY_GATEWAY),
+        ),
+        policies=graph.derive(
+            "destination policies",
+            objects.destination_rules,
+            lambda fetch, _k, rule: merged_policy(
+                rule,
+                fetch.by(
+                    objects.destination_rules,
+                    objects.rules_of_host,
+                    host_of_rule(rule, domain.cluster),
+                ),
+                domain.cluster,
+            ),
+            reads=(objects.destination_rules,),
+            indexes=(POLICY_BY_HOST,),
+        ),
+        gateways=graph.derive(
+            "gateways",
+            objects.gateways,
+            lambda _f, key, obj: _one(gateway_from_object(obj), key),
+        ),
+    )
+
+
+def _service(obj: core.Service, domain: Domain) -> dict[HostKey, Outcome[Service]]:
+    service = service_from_object(obj, domain.cluster)
+    return _one(service, service.key)
+
+
+def _one(value: V, key: K) -> dict[K, Outcome[V]]:
+    return {key: Outcome(value)}
+
+
+def _some(workload: Workload | None) -> dict[WorkloadKey, Outcome[Workload]]:
+    return {} if workload is None else _one(workload, workload.key)

@@ -1,0 +1,97 @@
+"""The first stage of the line: raw objects decoded and validated, the last good one kept."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar, cast
+
+from meltemi.api.core import ConfigMap, EndpointSlice, Namespace, Pod, Service
+from meltemi.api.decode import decode
+from meltemi.api.meta import Object
+from meltemi.api.networking import DestinationRule, Gateway, VirtualService
+from meltemi.api.security import PeerAuthentication
+from meltemi.api.validate import validate
+from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Outcome, Severity
+from meltemi.flow import Fetch, Graph, Index, Source, View
+from meltemi.model.hosts import full_host
+
+O = TypeVar("O", bound=Object)  # noqa: E741
+
+BY_NAMESPACE: Index[Any] = Index("namespace", lambda o: (o.metadata.namespace,))
+SLICE_BY_SERVICE: Index[EndpointSlice] = Index(
+    "service",
+    lambda s: ((s.metadata.namespace, s.metadata.labels.get("kubernetes.io/service-name", "")),),
+)
+
+
+class Objects(NamedTuple):
+    """Decoded objects by kind; `raw` is what informers write."""
+
+    raw: Mapping[str, Source[ObjectKey, bytes]]
+    namespaces: View[ObjectKey, Namespace]
+    services: View[ObjectKey, Service]
+    slices: View[ObjectKey, EndpointSlice]
+    pods: View[ObjectKey, Pod]
+    config_maps: View[ObjectKey, ConfigMap]
+    virtual_services: View[ObjectKey, VirtualService]
+    destination_rules: View[ObjectKey, DestinationRule]
+    rules_of_host: Index[DestinationRule]
+    """Files DestinationRules under (namespace, full host)."""
+    gateways: View[ObjectKey, Gateway]
+    peer_authentications: View[ObjectKey, PeerAuthentication]
+
+
+KINDS = (
+    "Namespace",
+    "Service",
+    "EndpointSlice",
+    "Pod",
+    "ConfigMap",
+    "VirtualService",
+    "DestinationRule",
+    "Gateway",
+    "PeerAuthentication",
+)
+"""The kinds the model reads: the control plane keeps an informer for each."""
+
+
+def objects(graph: Graph, domain: str) -> Objects:
+    """Add one raw source and one decoded view for each kind."""
+    raw: dict[str, Source[ObjectKey, bytes]] = {kind: graph.source(f"raw {kind}") for kind in KINDS}
+
+    def decoded(kind: str, *indexes: Index[Any]) -> View[ObjectKey, Any]:
+        return graph.derive(kind, raw[kind], _decoder(kind), indexes=indexes)
+
+    rules_of_host: Index[DestinationRule] = Index("host", lambda r: (host_of_rule(r, domain),))
+    return Objects(
+        raw=raw,
+        namespaces=decoded("Namespace"),
+        services=decoded("Service"),
+        slices=decoded("EndpointSlice", SLICE_BY_SERVICE),
+        pods=decoded("Pod"),
+        config_maps=decoded("ConfigMap"),
+        virtual_services=decoded("VirtualService"),
+        destination_rules=decoded("DestinationRule", rules_of_host),
+        rules_of_host=rules_of_host,
+        gateways=decoded("Gateway"),
+        peer_authentications=decoded("PeerAuthentication", BY_NAMESPACE),
+    )
+
+
+def host_of_rule(rule: DestinationRule, domain: str) -> tuple[str, str]:
+    """The namespace a rule stands in and the full host it is for."""
+    namespace = rule.metadata.namespace
+    return namespace, full_host(rule.spec.host, namespace, domain)
+
+
+def _decoder(
+    kind: str,
+) -> Callable[[Fetch, ObjectKey, bytes], Mapping[ObjectKey, Outcome[Object]]]:
+    def transform(_fetch: Fetch, key: ObjectKey, raw: bytes) -> Mapping[ObjectKey, Outcome[Object]]:
+        outcome = decode(kind, raw)
+        if outcome.value is None:
+            return {key: cast(Outcome[Object], outcome)}
+        problems = (*outcome.problems, *validate(outcome.value))
+        refused = any(problem.severity is Severity.ERROR for problem in problems)
+        return {key: Outcome(None if refused else outcome.value, problems)}
+
+    return transform

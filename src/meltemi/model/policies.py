@@ -1,0 +1,116 @@
+"""Destination policies from DestinationRules: merging and lookup (mesh-semantics 1.3)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from meltemi.api.networking import DestinationRule, Subset
+from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Code, Outcome, Problem, Severity
+from meltemi.flow import Fetch, Index, View
+from meltemi.model.hosts import candidates, export_list, full_host, is_visible
+from meltemi.model.policy import DestinationPolicy, SubsetPolicy
+
+PolicyKey = tuple[str, str, str]
+"""(namespace, host, name of the oldest rule merged into it)."""
+
+
+def merged_policy(
+    rule: DestinationRule, siblings: Sequence[DestinationRule], domain: str
+) -> Mapping[PolicyKey, Outcome[DestinationPolicy]]:
+    """The policy that `rule` heads, or nothing when an older rule heads its group.
+
+    Rules of one namespace and host merge when they are exported alike and select alike.
+    """
+    group = sorted((s for s in siblings if _group(s) == _group(rule)), key=lambda r: r.age_order)
+    if group[0].key != rule.key:
+        return {}
+    namespace = rule.metadata.namespace
+    host = full_host(rule.spec.host, namespace, domain)
+    selector = rule.spec.workload_selector
+    subsets, problems = _merged_subsets(group)
+    policy = DestinationPolicy(
+        host=host,
+        namespace=namespace,
+        sources=tuple(r.key for r in group),
+        export_to=export_list(rule.spec.export_to if selector is None else ["."], namespace),
+        workload_selector=selector.match_labels if selector is not None else None,
+        policy=next((r.spec.traffic_policy for r in group if r.spec.traffic_policy), None),
+        subsets=subsets,
+    )
+    return {(namespace, host, rule.metadata.name): Outcome(policy, problems)}
+
+
+def _group(rule: DestinationRule) -> tuple[object, ...]:
+    selector = rule.spec.workload_selector
+    labels = None if selector is None else tuple(sorted(selector.match_labels.items()))
+    return (export_list(rule.spec.export_to, rule.metadata.namespace), labels)
+
+
+def _merged_subsets(
+    group: Sequence[DestinationRule],
+) -> tuple[tuple[SubsetPolicy, ...], tuple[Problem, ...]]:
+    kept: dict[str, SubsetPolicy] = {}
+    problems: list[Problem] = []
+    for rule in group:
+        for i, subset in enumerate(rule.spec.subsets):
+            path = f"spec.subsets[{i}]"
+            if subset.name in kept:
+                problems.append(_duplicate(rule.key, path, subset, kept[subset.name].source))
+            else:
+                kept[subset.name] = SubsetPolicy(
+                    subset.name, subset.labels, subset.traffic_policy, rule.key, path
+                )
+    return tuple(kept.values()), tuple(problems)
+
+
+def _duplicate(about: ObjectKey, path: str, subset: Subset, first: ObjectKey) -> Problem:
+    return Problem(
+        Code.DUPLICATE_SUBSET,
+        Severity.WARNING,
+        about,
+        f"{path}.name",
+        f"subset {subset.name!r} is already defined by {first} for the same host, which is older "
+        "and wins; rename or remove one of the two",
+    )
+
+
+def policy_for(
+    fetch: Fetch,
+    policies: View[PolicyKey, DestinationPolicy],
+    by_host: Index[DestinationPolicy],
+    *,
+    host: str,
+    service_namespace: str,
+    client_namespace: str,
+    root_namespace: str,
+    client_labels: Mapping[str, str] | None = None,
+) -> DestinationPolicy | None:
+    """The policy a client applies to a host: the first level that has any match wins.
+
+    Levels: the client's namespace (unless it is the root), the service's, the root. Within one,
+    the exact host, then the longest wildcard; a rule that selects the client beats one for all.
+    """
+    labels = client_labels or {}
+    own = [client_namespace] if client_namespace != root_namespace else []
+    found = [policy for name in candidates(host) for policy in fetch.by(policies, by_host, name)]
+    for level in (*own, service_namespace, root_namespace):
+        usable = [
+            p for p in found if p.namespace == level and _applies(p, client_namespace, labels)
+        ]
+        if usable:
+            best = [p for p in usable if p.host == usable[0].host]
+            return min(best, key=_preference(best))
+    return None
+
+
+def _applies(policy: DestinationPolicy, namespace: str, labels: Mapping[str, str]) -> bool:
+    if policy.workload_selector is not None:
+        return policy.namespace == namespace and (
+            policy.workload_selector.items() <= labels.items()
+        )
+    return is_visible(policy.export_to, namespace)
+
+
+def _preference(
+    policies: Sequence[DestinationPolicy],
+) -> Callable[[DestinationPolicy], tuple[bool, int]]:
+    return lambda policy: (policy.workload_selector is None, policies.index(policy))

@@ -1,0 +1,62 @@
+"""Workloads from Pods."""
+
+from meltemi.api.core import Pod
+from meltemi.base.identity import Identity
+from meltemi.base.keys import ObjectKey, WorkloadKey
+from meltemi.model.workload import Workload
+
+_GONE = ("Succeeded", "Failed")
+
+
+def workload_from_pod(pod: Pod, trust_domain: str) -> Workload | None:
+    """A pod as the mesh sees it; None while it has no address, or none of its own, or is done."""
+    meta = pod.metadata
+    if not pod.status.pod_ip or pod.spec.host_network or pod.status.phase in _GONE:
+        return None
+    labels = meta.labels
+    name = workload_name(pod)
+    is_gateway = meta.annotations.get("inject.istio.io/templates", "") == "gateway"
+    canonical = (
+        labels.get("service.istio.io/canonical-name")
+        or labels.get("app.kubernetes.io/name")
+        or labels.get("app")
+        or name
+    )
+    revision = (
+        labels.get("service.istio.io/canonical-revision")
+        or labels.get("app.kubernetes.io/version")
+        or labels.get("version")
+        or "latest"
+    )
+    return Workload(
+        key=WorkloadKey(meta.namespace, meta.name),
+        source=ObjectKey("Pod", meta.namespace, meta.name),
+        address=pod.status.pod_ip,
+        labels=labels,
+        identity=Identity(trust_domain, meta.namespace, pod.spec.service_account_name or "default"),
+        name=name,
+        app=labels.get("app", canonical),
+        version=labels.get("version", revision if revision != "latest" else ""),
+        canonical_service=canonical,
+        canonical_revision=revision,
+        in_mesh=labels.get("security.istio.io/tlsMode") == "istio" and not is_gateway,
+        is_gateway=is_gateway,
+        ready=any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions),
+        container_ports={
+            port.name: port.container_port
+            for container in (*pod.spec.containers, *pod.spec.init_containers)
+            for port in container.ports
+            if port.name
+        },
+    )
+
+
+def workload_name(pod: Pod) -> str:
+    """The name of what owns the pod: a ReplicaSet's Deployment, another owner, or the pod."""
+    owner = next((o for o in pod.metadata.owner_references if o.controller), None)
+    if owner is None:
+        return pod.metadata.name
+    template_hash = pod.metadata.labels.get("pod-template-hash", "")
+    if owner.kind == "ReplicaSet" and template_hash:
+        return owner.name.removesuffix(f"-{template_hash}")
+    return owner.name
