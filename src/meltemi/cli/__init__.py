@@ -1,0 +1,1 @@
+"""The `meltemi` command: finds the running mesh by its data directory and talks to it."""

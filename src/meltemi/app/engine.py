@@ -1,0 +1,124 @@
+"""The one loop that owns the graph: events in, one propagation, one Change out.
+
+Endpoints and connecting proxies are served at once; other changes wait for a moment of quiet, so
+that a burst of objects becomes one push. Nothing is compiled before every informer has synced.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Problem
+from meltemi.base.resource import Change, NodeInfo
+from meltemi.compile.build import Compiled, compile_views
+from meltemi.compile.settings import MeshSettings
+from meltemi.flow import Graph, Source
+from meltemi.model.build import Domain, Model, build
+from meltemi.model.objects import Objects, objects
+from meltemi.protos import Protos
+
+log = logging.getLogger(__name__)
+
+QUIET = 0.02
+"""Seconds without a further change before ordinary changes are compiled."""
+LONGEST = 0.5
+"""Seconds an ordinary change waits at most, however many follow it."""
+URGENT_KINDS = frozenset({"EndpointSlice", "Pod"})
+
+
+class Event(Protocol):
+    @property
+    def key(self) -> ObjectKey: ...
+    @property
+    def raw(self) -> bytes | None: ...
+
+
+class Engine:
+    """Holds the graph, its sources and views. All calls come from one event loop."""
+
+    def __init__(
+        self, protos: Protos, domain: Domain, settings: MeshSettings, publish: Callable[[Change], None]
+    ) -> None:
+        self.graph = Graph()
+        self.objects: Objects = objects(self.graph, domain.cluster)
+        self.model: Model = build(self.graph, self.objects, domain)
+        self.proxies: Source[str, NodeInfo] = self.graph.source("proxies")
+        mesh: Source[str, MeshSettings] = self.graph.source("mesh")
+        mesh.set("mesh", settings)
+        self.compiled: Compiled = compile_views(self.graph, self.model, self.proxies, mesh, protos)
+        self.changed = asyncio.Condition()
+        """Notified after every propagation."""
+        self._publish = publish
+        self._urgent = asyncio.Event()
+        self._pending = asyncio.Event()
+        self._versions: dict[ObjectKey, str] = {}
+
+    def deliver(self, events: Sequence[Event]) -> None:
+        """Take a batch from an informer."""
+        urgent = False
+        for event in events:
+            source = self.objects.raw[event.key.kind]
+            if event.raw is None:
+                source.drop(event.key)
+            else:
+                source.set(event.key, event.raw)
+            urgent = urgent or event.key.kind in URGENT_KINDS
+        self._pending.set()
+        if urgent:
+            self._urgent.set()
+
+    def connect(self, node: NodeInfo) -> None:
+        """A proxy opened its stream: compile for it now."""
+        self.proxies.set(node.id, node)
+        self._wake()
+
+    def disconnect(self, node_id: str) -> None:
+        self.proxies.drop(node_id)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._pending.set()
+        self._urgent.set()
+
+    def problems(self) -> Sequence[Problem]:
+        return self.graph.problems()
+
+    async def run(self) -> None:
+        """Propagate whenever there is reason to, until cancelled."""
+        while True:
+            await self._pending.wait()
+            await self._debounce()
+            self._pending.clear()
+            self._urgent.clear()
+            await self.propagate()
+
+    async def propagate(self) -> None:
+        """Bring every view up to date, hand the change to xDS, tell who waits."""
+        change = self.compiled.change(self.graph.propagate(), self.graph.revision)
+        self._publish(change)
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def _debounce(self) -> None:
+        """Return at once for urgent changes, else after a quiet moment."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LONGEST
+        while not self._urgent.is_set() and loop.time() < deadline:
+            self._pending.clear()
+            try:
+                async with asyncio.timeout(QUIET):
+                    await _first(self._pending, self._urgent)
+            except TimeoutError:
+                return
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Return when any of the events is set."""
+    tasks = [asyncio.create_task(event.wait(), name="wait for a change") for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,86 @@
+"""Deploys the gateway and the demo applications from the manifests that ship with Meltemi."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from meltemi.kube.client import Client
+from meltemi.kube.kubeconfig import access_from_file
+from meltemi.local.home import Ports
+
+_BOOKINFO = (
+    "bookinfo/platform/bookinfo.yaml",
+    "bookinfo/networking/destination-rule-all.yaml",
+    "bookinfo/networking/bookinfo-gateway.yaml",
+    "traffic.yaml",
+)
+
+
+def samples() -> Path:
+    """Where the manifests are: in the installed package, or in the source tree."""
+    package = Path(__file__).parent.parent
+    packaged = package / "samples"
+    return packaged if packaged.is_dir() else package.parent.parent / "samples"
+
+
+class Deployer:
+    """Applies sample manifests, and waits for what they start."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def deploy(self, *names: str) -> None:
+        """Server-side apply of every document of the files, in their order."""
+        for name in names:
+            for document in _documents(samples() / name):
+                await self._client.apply(document, manager="meltemi-up")
+
+    async def deploy_demo(self, name: str) -> None:
+        """Bookinfo in the namespace default, with sidecars, a gateway and traffic."""
+        assert name == "bookinfo"
+        await self._client.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": "default", "labels": {"istio-injection": "enabled"}},
+            },
+            manager="meltemi-up",
+        )
+        await self.deploy(*_BOOKINFO)
+
+    async def gateway_answers(self, ports: Ports | None, *, path: str = "/productpage") -> None:
+        """Wait for the ingress to answer: 200 with the demo, anything without."""
+        if ports is None:
+            return
+        url = f"http://127.0.0.1:{ports.ingress}{path}"
+        gateways = await self._client.list("Gateway")
+        async with aiohttp.ClientSession() as session:
+            while True:
+                try:
+                    async with session.get(url) as reply:
+                        if reply.status == 200 or (not gateways and reply.status < 500):
+                            return
+                except aiohttp.ClientError:
+                    if not gateways:
+                        return
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def deployer(kubeconfig: Path) -> AsyncIterator[Deployer]:
+    """A deployer for the API that the kubeconfig names."""
+    async with Client(access_from_file(kubeconfig)) as client:
+        yield Deployer(client)
+
+
+def _documents(path: Path) -> Iterable[dict[str, Any]]:
+    for document in yaml.load_all(path.read_text(), yaml.CSafeLoader):
+        if document:
+            if document["kind"] != "Namespace":
+                document["metadata"].setdefault("namespace", "default")
+            yield document

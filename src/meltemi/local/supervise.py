@@ -1,0 +1,89 @@
+"""`python -m meltemi.local.supervise`: the root process of a local mesh.
+
+Enters the mesh's namespaces when not root, then runs the components. A reason not to start is
+one sentence, the last line of its log, which `meltemi up` repeats.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from meltemi.local.home import Home
+from meltemi.local.sandbox import SandboxError, enter
+from meltemi.local.supervisor import Component, Supervisor, python_module
+
+_INGRESS = "istio-system/istio-ingressgateway:80"
+
+
+def components(
+    home: Home, fds: Sequence[int], *, images: str | None, cert_lifetime: float
+) -> tuple[Component, ...]:
+    """The three processes of the mesh, with the published sockets each one serves."""
+    console, ingress, api = fds[:3]
+    data, config = str(home.root), str(home.kubeconfig)
+    ports = home.ports()
+    published = ports.ingress if ports else 0
+    node = ["--data", data, "--kubeconfig", config, "--publish", f"{published}={ingress}:{_INGRESS}"]
+    if images:
+        node += ["--images", images]
+    api_fds = (api, *fds[3:])
+    return (
+        Component(
+            "apiserver",
+            python_module(
+                "meltemi.local.apiserver",
+                "--data",
+                data,
+                *(part for fd in api_fds for part in ("--fd", str(fd))),
+            ),
+            tuple(api_fds),
+        ),
+        Component(
+            "control-plane",
+            python_module(
+                "meltemi.cli.main",
+                "serve",
+                "--kubeconfig",
+                config,
+                "--run-dir",
+                str(home.run),
+                "--console-fd",
+                str(console),
+                "--cert-lifetime",
+                str(cert_lifetime),
+            ),
+            (console,),
+        ),
+        Component("node", python_module("meltemi.local.node", *node), (ingress,)),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="meltemi-supervise")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--fds", required=True)
+    parser.add_argument("--images")
+    parser.add_argument("--cert-lifetime", type=float, default=24.0)
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    home = Home(options.data)
+    fds = [int(fd) for fd in options.fds.split(",")]
+    home.supervisor_pid.write_text(str(os.getpid()))
+    try:
+        if os.geteuid() != 0:
+            enter(home.run)
+        parts = components(home, fds, images=options.images, cert_lifetime=options.cert_lifetime)
+        asyncio.run(Supervisor(home, os.environ).run(parts))
+    except SandboxError as error:
+        sys.exit(str(error))
+    finally:
+        home.supervisor_pid.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
