@@ -1,7 +1,7 @@
 """The first stage of the line: raw objects decoded and validated, the last good one kept."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 from meltemi.api.core import ConfigMap, EndpointSlice, Namespace, Pod, Service
 from meltemi.api.decode import decode
@@ -89,7 +89,7 @@ def _decoder(
     def transform(_fetch: Fetch, key: ObjectKey, raw: bytes) -> Mapping[ObjectKey, Outcome[Object]]:
         outcome = decode(kind, raw)
         if outcome.value is None:
-            return {key: cast(Outcome[Object], outcome)}
+            return {key: outcome}
         problems = (*outcome.problems, *validate(outcome.value))
         refused = any(problem.severity is Severity.ERROR for problem in problems)
         return {key: Outcome(None if refused else outcome.value, problems)}

@@ -1,0 +1,32 @@
+"""What the control plane is told at start: everything it knows besides the API's objects."""
+
+import datetime
+from pathlib import Path
+
+import msgspec
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to listen, whom to ask, and how long certificates live."""
+
+    kubeconfig: Path | None
+    """None: the cluster this process runs in."""
+    run_dir: Path
+    """Unix sockets: `xds.sock` (ADS and CA) and `control.sock` (the CLI)."""
+    cache_dir: Path
+    """Envoy's descriptors, read once per build."""
+    console_fd: int | None = None
+    """An inherited listening socket; otherwise `console_port` is opened."""
+    console_port: int = 20001
+    grpc_port: int = 15012
+    webhook_port: int = 15017
+    monitoring_port: int = 15014
+    host: str = "127.0.0.1"
+    """Where the ports listen."""
+    webhook_url: str = ""
+    """How the API server reaches the webhook; empty: the Service istiod in `root_namespace`."""
+    root_namespace: str = "istio-system"
+    domain: str = "cluster.local"
+    trust_domain: str = "cluster.local"
+    cluster: str = "Kubernetes"
+    certificate_lifetime: datetime.timedelta = datetime.timedelta(hours=24)
