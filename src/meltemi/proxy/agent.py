@@ -148,7 +148,8 @@ class Agent:
             path.write_bytes(config)
             # Names and labels only; Envoy may run as another user.
             path.chmod(0o644)
-            for leftover in path.parent.glob("*.sock"):
+            leftovers = (spec.sds_path, spec.agent_path, spec.admin_path)
+            for leftover in (*map(Path, leftovers), *path.parent.glob("app-*.sock")):
                 leftover.unlink(missing_ok=True)
         except OSError as e:
             raise BadSpec(f"directory {spec.directory}: {e.strerror}") from e

@@ -3,10 +3,11 @@
 Envoy has decided already which of these paths a caller may use (`listeners`).
 """
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 _APP_METRICS_SECONDS = 3.0
+_ANSWER_SECONDS = 0.05
 _LARGEST_APP_PAGE = 16 << 20
 _NOT_FORWARDED = frozenset({"host", "connection", "content-length", "transfer-encoding"})
 
@@ -110,9 +112,15 @@ class LocalHttp:
             return web.Response(status=503, text="Envoy does not answer")
         return web.Response(body=body, headers={"Content-Type": _PLAIN})
 
-    async def _quit(self, _: web.Request) -> web.Response:
-        await self.admin.quit()
-        return web.Response(text="OK")
+    async def _quit(self, request: web.Request) -> web.Response:
+        """Answer first, for the answer goes through the Envoy that ends."""
+        reply = web.Response(text="OK")
+        await reply.prepare(request)
+        await reply.write_eof()
+        await asyncio.sleep(_ANSWER_SECONDS)
+        with suppress(EnvoyUnreachable):
+            await self.admin.quit()
+        return reply
 
     async def _drain(self, _: web.Request) -> web.Response:
         await self.admin.drain()
