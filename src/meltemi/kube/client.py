@@ -136,7 +136,7 @@ class Client:
 
     @property
     def namespace(self) -> str:
-        """The namespace the kubeconfig's context works in."""
+        """The namespace the kubeconfig's context works in; bodies that name none go there."""
         return self._access.namespace
 
     async def get(self, key: ObjectKey) -> JsonObject:
@@ -159,14 +159,14 @@ class Client:
 
     async def create(self, body: Mapping[str, Json], *, dry_run: bool = False) -> JsonObject:
         """Create the object its kind, apiVersion and namespace name. Raises AlreadyExists."""
-        key = paths.key_of(body)
+        key = paths.key_of(body, self.namespace)
         path = paths.collection_path(key.kind, key.namespace, str(body.get("apiVersion", "")))
         return _object(await self.request("POST", path + ("?dryRun=All" if dry_run else ""), body))
 
     async def update(self, body: Mapping[str, Json], subresource: str = "") -> JsonObject:
         """Replace an object; with a resourceVersion in it, only that version (or Conflict)."""
         version = str(body.get("apiVersion", ""))
-        path = paths.object_path(paths.key_of(body), subresource, version)
+        path = paths.object_path(paths.key_of(body, self.namespace), subresource, version)
         return _object(await self.request("PUT", path, body))
 
     async def update_status(self, body: Mapping[str, Json]) -> JsonObject:
@@ -193,7 +193,7 @@ class Client:
         self, body: Mapping[str, Json], *, manager: str = "meltemi", force: bool = True
     ) -> JsonObject:
         """Server-side apply: creates the object, or owns exactly the fields of `body`."""
-        key = paths.key_of(body)
+        key = paths.key_of(body, self.namespace)
         return await self.patch(key, body, Patch.APPLY, manager=manager, force=force)
 
     async def delete(

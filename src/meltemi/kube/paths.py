@@ -35,11 +35,14 @@ def kind_named(name: str) -> Kind:
     return kind
 
 
-def key_of(body: Mapping[str, Json]) -> ObjectKey:
-    """The key of an object as it would be sent; the name is empty with generateName."""
+def key_of(body: Mapping[str, Json], default_namespace: str = "") -> ObjectKey:
+    """The key of an object as it would be sent; the name is empty with generateName.
+
+    `default_namespace` is for namespaced objects that name none.
+    """
     kind = kind_named(str(body.get("kind", "")))
     meta = body.get("metadata") or {}
-    namespace = str(meta.get("namespace", "")) if kind.namespaced else ""
+    namespace = (meta.get("namespace") or default_namespace) if kind.namespaced else ""
     return ObjectKey(kind.name, namespace, str(meta.get("name", "")))
 
 

@@ -1,5 +1,6 @@
 """A Kubernetes API with objects in a dict, and clocks that stand still."""
 
+import asyncio
 import base64
 import datetime
 import json
@@ -19,6 +20,8 @@ from meltemi.kube.kubeconfig import Access
 
 # Real peers check certificates against the real clock, so the fixed one starts there.
 NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+
+COLLECTIONS = ("/api/v1/namespaces", "/api/v1/configmaps")
 
 
 class FixedClock:
@@ -42,25 +45,41 @@ class DictApi:
         self.objects: dict[str, dict[str, Any]] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
         self.reviews = 0
-        self.before_create: Any = None
+        self.written: asyncio.Queue[str] = asyncio.Queue()
+        self.events: dict[str, asyncio.Queue[dict[str, Any]]] = {
+            path: asyncio.Queue() for path in COLLECTIONS
+        }
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("watch"):
+            return await self._watch(request)
+        if request.method == "PATCH":
+            self.objects[request.path] |= await request.json()
+            self.written.put_nowait(request.path)
+            return web.json_response(self.objects[request.path])
+        if request.method == "GET" and request.path in COLLECTIONS:
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
         if request.path.endswith("/tokenreviews"):
             return self._review(await request.json())
         if request.method == "POST":
             body = await request.json()
-            if self.before_create is not None:
-                hook, self.before_create = self.before_create, None
-                hook()
             path = f"{request.path}/{body['metadata']['name']}"
             if path in self.objects:
                 return web.json_response({"code": 409, "reason": "AlreadyExists"}, status=409)
             self.objects[path] = body
+            self.written.put_nowait(path)
             return web.json_response(body, status=201)
         found = self.objects.get(request.path)
         if found is None:
             return web.json_response({"code": 404, "reason": "NotFound"}, status=404)
         return web.json_response(found)
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        reply = web.StreamResponse()
+        await reply.prepare(request)
+        while True:
+            event = await self.events[request.path].get()
+            await reply.write(json.dumps(event).encode() + b"\n")
 
     def _review(self, body: dict[str, Any]) -> web.Response:
         self.reviews += 1

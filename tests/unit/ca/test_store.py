@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import datetime
+import random
 
 import pytest
 
@@ -47,3 +48,26 @@ async def test_an_expired_root_is_reported_not_replaced(client, clock) -> None:
     clock.time += datetime.timedelta(days=3651)
     with pytest.raises(BadAuthority, match="replace it"):
         await store.load_or_create(client, clock, trust_domain="cluster.local")
+
+
+async def test_the_root_is_published_in_new_namespaces_and_put_back_when_changed(
+    api, client
+) -> None:
+    def event(kind: str, name: str, namespace: str = "") -> dict:
+        meta = {"name": name, "namespace": namespace, "resourceVersion": "2"}
+        return {"type": "ADDED", "object": {"kind": kind, "metadata": meta}}
+
+    path = "/api/v1/namespaces/shop/configmaps/istio-ca-root-cert"
+    publisher = store.RootPublisher(client, lambda: b"PEM", random=random.Random(1))
+    task = asyncio.create_task(publisher.run())
+    api.events["/api/v1/namespaces"].put_nowait(event("Namespace", "shop"))
+    assert await asyncio.wait_for(api.written.get(), 5) == path
+    assert api.objects[path]["data"] == {"root-cert.pem": "PEM"}
+
+    api.objects[path]["data"] = {"root-cert.pem": "forged"}
+    api.events["/api/v1/configmaps"].put_nowait(event("ConfigMap", "istio-ca-root-cert", "shop"))
+    assert await asyncio.wait_for(api.written.get(), 5) == path
+    assert api.objects[path]["data"] == {"root-cert.pem": "PEM"}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

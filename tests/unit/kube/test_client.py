@@ -49,7 +49,7 @@ async def test_no_server_is_unavailable() -> None:
 
 async def test_apply_patch_and_delete_say_what_they_mean(api, client) -> None:
     api.answers += [(200, {})] * 3
-    body = {"kind": "Pod", "metadata": {"name": "a", "namespace": "default"}}
+    body = {"kind": "Pod", "metadata": {"name": "a"}}
     await client.apply(body, manager="me")
     await client.patch(POD, [{"op": "remove", "path": "/x"}], Patch.JSON, subresource="status")
     await client.delete(POD, uid="u1")
