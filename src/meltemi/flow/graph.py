@@ -15,7 +15,17 @@ V = TypeVar("V")
 K2 = TypeVar("K2", bound=Hashable)
 V2 = TypeVar("V2")
 
-__all__ = ["Derived", "Fetch", "Graph", "GraphMismatch", "Index", "Source", "Transform", "View"]
+__all__ = [
+    "Derived",
+    "Distinct",
+    "Fetch",
+    "Graph",
+    "GraphMismatch",
+    "Index",
+    "Source",
+    "Transform",
+    "View",
+]
 
 
 class GraphMismatch(AssertionError):
@@ -101,7 +111,7 @@ class Derived(View[K2, V2], Generic[K, V, K2, V2]):
         """Run the transform for every dirty input, then apply all removals, then all values."""
         if not self._dirty:
             return
-        keys = sorted(cast(Any, self._dirty))
+        keys = list(self._dirty)
         self._dirty.clear()
         produced: dict[K2, V2] = {}
         stale: set[K2] = set()
@@ -163,6 +173,35 @@ class Derived(View[K2, V2], Generic[K, V, K2, V2]):
         return {key for run in self._runs.values() for key in run.held}
 
 
+class Distinct(View[V, V], Generic[K, V]):
+    """The different values of a view, each under itself; `members` tells whose value it is."""
+
+    def __init__(self, name: str, primary: View[K, V], indexes: Sequence[Index[V]]) -> None:
+        super().__init__(name, primary.rank + 1, indexes)
+        self.primary = primary
+        self._dirty: set[K] = set(primary)
+        self._held: dict[K, V] = {}
+        self._members: dict[V, set[K]] = {}
+        primary._follow(self._dirty)
+
+    def members(self, value: V) -> frozenset[K]:
+        return frozenset(self._members.get(value, ()))
+
+    def refresh(self) -> None:
+        for key in self._dirty:
+            old, new = self._held.pop(key, None), self.primary.get(key)
+            if old is not None:
+                self._members[old].discard(key)
+            if new is not None:
+                self._held[key] = new
+                self._members.setdefault(new, set()).add(key)
+                self._put(new, new)
+            if old is not None and not self._members[old]:
+                del self._members[old]
+                self._put(old, _MISSING)
+        self._dirty.clear()
+
+
 def _internal(name: str, key: Hashable, error: Exception) -> Problem:
     about = key if isinstance(key, ObjectKey) else ObjectKey("", "", f"{name}:{key}")
     where = traceback.extract_tb(error.__traceback__)[-1]
@@ -177,6 +216,7 @@ class Graph:
         self.revision = 0
         self._sources: list[Source[Any, Any]] = []
         self._derived: list[Derived[Any, Any, Any, Any]] = []
+        self._steps: list[Derived[Any, Any, Any, Any] | Distinct[Any, Any]] = []
 
     def source(self, name: str, indexes: Sequence[Index[V]] = ()) -> Source[Any, V]:
         """A new source; annotate the variable with its key type."""
@@ -196,8 +236,20 @@ class Graph:
         """A new view; `reads` names every view that `transform` may fetch from."""
         derived = Derived(name, primary, transform, reads=reads, indexes=indexes)
         self._derived.append(derived)
-        self._derived.sort(key=lambda view: view.rank)
+        self._add_step(derived)
         return derived
+
+    def distinct(
+        self, name: str, primary: View[K, V], indexes: Sequence[Index[V]] = ()
+    ) -> Distinct[K, V]:
+        """A view of the different values of another; the values must be hashable."""
+        distinct = Distinct(name, primary, indexes)
+        self._add_step(distinct)
+        return distinct
+
+    def _add_step(self, step: Derived[Any, Any, Any, Any] | Distinct[Any, Any]) -> None:
+        self._steps.append(step)
+        self._steps.sort(key=lambda view: view.rank)
 
     def propagate(self) -> Mapping[View[Any, Any], frozenset[Any]]:
         """Refresh everything; answers the changed keys of each changed view.
@@ -205,10 +257,10 @@ class Graph:
         Grows `revision` by one, whether anything changed or not.
         """
         self.revision += 1
-        for view in self._derived:
-            view.refresh()
+        for step in self._steps:
+            step.refresh()
         changes: dict[View[Any, Any], frozenset[Any]] = {}
-        for node in (*self._sources, *self._derived):
+        for node in (*self._sources, *self._steps):
             if node.changed:
                 changes[node] = frozenset(node.changed)
                 node.changed.clear()

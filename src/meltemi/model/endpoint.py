@@ -30,7 +30,11 @@ class Endpoint(msgspec.Struct, frozen=True):
 class EndpointSet(msgspec.Struct, frozen=True):
     key: ServicePortKey
     endpoints: tuple[Endpoint, ...]
-    """Ordered by address and port; unready ones only where the service publishes them."""
+    """Ordered by address and port. Only the ready ones take traffic; the others tell who may."""
+
+    @property
+    def ready(self) -> tuple[Endpoint, ...]:
+        return tuple(e for e in self.endpoints if e.ready)
 
     @property
     def identities(self) -> tuple[str, ...]:

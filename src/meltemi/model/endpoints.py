@@ -41,9 +41,8 @@ class EndpointJoin:
                 if number is None:
                     continue
                 for item in part.endpoints:
-                    if item.conditions.ready is not False:
-                        for address in item.addresses[:1]:
-                            found[address, number] = self._endpoint(fetch, item, address, number)
+                    for address in item.addresses[:1]:
+                        found[address, number] = self._endpoint(fetch, item, address, number)
             key = ServicePortKey(service.namespace, service.host, port.number)
             ordered = tuple(found[place] for place in sorted(found))
             sets[key] = Outcome(EndpointSet(key, ordered))
@@ -52,14 +51,15 @@ class EndpointJoin:
     def _endpoint(self, fetch: Fetch, item: SliceEndpoint, address: str, port: int) -> Endpoint:
         workload = self._workload(fetch, item, address)
         locality = f"/{item.zone}" if item.zone else ""
+        ready = item.conditions.ready is not False
         if workload is None:
-            return Endpoint(address, port, True, {}, False, None, "", "", "", "", "", "", locality)
+            return Endpoint(address, port, ready, {}, False, None, "", "", "", "", "", "", locality)
         tls = fetch.get(self._inbound_tls, workload.key)
         accepts = workload.in_mesh and (tls is None or tls.for_port(port) is not Mode.DISABLE)
         return Endpoint(
             address=address,
             port=port,
-            ready=True,
+            ready=ready,
             labels=workload.labels,
             mtls=accepts,
             identity=workload.identity,

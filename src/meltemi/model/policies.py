@@ -1,6 +1,6 @@
 """Destination policies from DestinationRules: merging and lookup (mesh-semantics 1.3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from meltemi.api.networking import DestinationRule, Subset
 from meltemi.base.keys import ObjectKey
@@ -73,32 +73,45 @@ def _duplicate(about: ObjectKey, path: str, subset: Subset, first: ObjectKey) ->
     )
 
 
-def policy_for(
+def policies_over(
     fetch: Fetch,
     policies: View[PolicyKey, DestinationPolicy],
     by_host: Index[DestinationPolicy],
-    *,
     host: str,
+) -> tuple[tuple[PolicyKey, DestinationPolicy], ...]:
+    """All policies that cover a host, with their keys, the most specific host first."""
+    return tuple(
+        ((policy.namespace, policy.host, policy.sources[0].name), policy)
+        for name in candidates(host)
+        for policy in fetch.by(policies, by_host, name)
+    )
+
+
+def choose_policy(
+    found: Sequence[tuple[PolicyKey, DestinationPolicy]],
+    *,
     service_namespace: str,
     client_namespace: str,
     root_namespace: str,
-    client_labels: Mapping[str, str] | None = None,
-) -> DestinationPolicy | None:
-    """The policy a client applies to a host: the first level that has any match wins.
+    client_labels: Mapping[str, str],
+) -> PolicyKey | None:
+    """The policy a client applies, out of those that cover a host: the first level that has any
+    match wins, and levels are never merged.
 
     Levels: the client's namespace (unless it is the root), the service's, the root. Within one,
-    the exact host, then the longest wildcard; a rule that selects the client beats one for all.
+    the most specific host; a rule that selects the client beats one for all.
     """
-    labels = client_labels or {}
     own = [client_namespace] if client_namespace != root_namespace else []
-    found = [policy for name in candidates(host) for policy in fetch.by(policies, by_host, name)]
     for level in (*own, service_namespace, root_namespace):
         usable = [
-            p for p in found if p.namespace == level and _applies(p, client_namespace, labels)
+            (key, policy)
+            for key, policy in found
+            if policy.namespace == level and _applies(policy, client_namespace, client_labels)
         ]
         if usable:
-            best = [p for p in usable if p.host == usable[0].host]
-            return min(best, key=_preference(best))
+            host = usable[0][1].host
+            best = [(key, policy) for key, policy in usable if policy.host == host]
+            return min(best, key=lambda pair: pair[1].workload_selector is None)[0]
     return None
 
 
@@ -108,9 +121,3 @@ def _applies(policy: DestinationPolicy, namespace: str, labels: Mapping[str, str
             policy.workload_selector.items() <= labels.items()
         )
     return is_visible(policy.export_to, namespace)
-
-
-def _preference(
-    policies: Sequence[DestinationPolicy],
-) -> Callable[[DestinationPolicy], tuple[bool, int]]:
-    return lambda policy: (policy.workload_selector is None, policies.index(policy))

@@ -114,6 +114,8 @@ class Rewrite(msgspec.Struct, frozen=True):
     authority: str = ""
     regex: tuple[str, str] | None = None
     """(pattern, substitution)."""
+    whole: bool = False
+    """`path` replaces the whole path, not just the matched prefix."""
 
 
 class Retry(msgspec.Struct, frozen=True):

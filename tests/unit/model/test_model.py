@@ -10,7 +10,7 @@ from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Code
 from meltemi.model.build import POLICY_BY_HOST
 from meltemi.model.hosts import candidates, export_list, full_gateway, full_host, matches_host
-from meltemi.model.policies import policy_for
+from meltemi.model.policies import choose_policy, policies_over
 from meltemi.model.protocols import protocol_of
 from meltemi.model.route import Exact, Forward, Present
 from meltemi.model.service import Protocol, Resolution
@@ -138,7 +138,7 @@ def test_an_endpoint_flip_touches_endpoints_only(world: "World") -> None:
     world.apply(SERVICE + "---" + POD + "---" + SLICE)
     runs = {view.name: view.runs for view in world.graph._derived}
     world.apply(SLICE.replace("ready: true", "ready: false"))
-    assert world.model.endpoints.get(ServicePortKey("default", REVIEWS, 9080)).endpoints == ()
+    assert world.model.endpoints.get(ServicePortKey("default", REVIEWS, 9080)).ready == ()
     again = {v.name: v.runs - runs[v.name] for v in world.graph._derived if v.runs > runs[v.name]}
     assert again == {"EndpointSlice": 1, "endpoints": 1}
 
@@ -216,16 +216,16 @@ def test_the_clients_namespace_beats_the_services_and_levels_never_merge(world: 
     )
 
     def chosen(client: str) -> list[str]:
-        policy = policy_for(
-            Plain(),  # type: ignore[arg-type]
-            world.model.policies,
-            POLICY_BY_HOST,
-            host=REVIEWS,
+        policies = world.model.policies
+        found = policies_over(Plain(), policies, POLICY_BY_HOST, REVIEWS)  # type: ignore[arg-type]
+        key = choose_policy(
+            found,
             service_namespace="default",
             client_namespace=client,
             root_namespace="istio-system",
+            client_labels={},
         )
-        return [s.name for s in policy.subsets] if policy else []
+        return [s.name for s in policies.get(key).subsets] if key else []
 
     assert chosen("shop") == ["v1"]
     world.apply(rule("client", "*.default.svc.cluster.local", "v5", "shop"))

@@ -1,0 +1,193 @@
+"""Joins sealed pieces into sets: the last step, with no decisions left.
+
+Keeps for every scope what each service contributes, so that one changed service touches its own
+names and no others. A route configuration is its pieces, one after the other, in host order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from meltemi.base.keys import HostKey
+from meltemi.base.resource import (
+    CLUSTER,
+    ENDPOINT,
+    LISTENER,
+    ROUTE,
+    Change,
+    ProxyView,
+    Resource,
+    SetKey,
+    seal,
+)
+from meltemi.compile.envoy import routes as envoy_routes
+from meltemi.compile.envoy.kit import Kit
+from meltemi.compile.scope import ScopeKey
+from meltemi.compile.settings import MeshSettings
+from meltemi.compile.views import MESH, Pair, Views
+from meltemi.flow import View
+
+if TYPE_CHECKING:
+    from meltemi.compile.build import Sealed
+
+COMMON = "common"
+"""The owner of the sets that every proxy has."""
+
+Changes = dict[SetKey, dict[str, Resource | None]]
+
+
+class _Scope:
+    """What a scope's sets hold, by where it comes from."""
+
+    def __init__(self) -> None:
+        self.resources: dict[object, dict[SetKey, dict[str, Resource]]] = {}
+        """By contributor: (kind of contribution, host)."""
+        self.pieces: dict[str, dict[HostKey, bytes]] = defaultdict(dict)
+        """Route configuration name to each host's piece."""
+
+
+class Assembler:
+    """Turns changed keys of the sealed views into a Change."""
+
+    def __init__(
+        self, kit: Kit, views: Views, sealed: Sealed, mesh: View[str, MeshSettings]
+    ) -> None:
+        self._kit = kit
+        self._views = views
+        self._sealed = sealed
+        self._mesh = mesh
+        self._owners: dict[object, _Scope] = {}
+        self._hosts_of: dict[Pair, tuple[str, ...]] = {}
+        self._out: Changes = {}
+        self._dirty: set[tuple[ScopeKey, str]] = set()
+
+    def change(self, changes: Mapping[View[Any, Any], Iterable[Any]], revision: int) -> Change:
+        self._out = {}
+        self._dirty = set()
+        views, sealed = self._views, self._sealed
+        if sealed.common in changes:
+            self._common()
+        for key in changes.get(sealed.inbound, ()):
+            self._contribute(key, "inbound", key, sealed.inbound.get(key) or ())
+        for scope in changes.get(sealed.gateways, ()):
+            found = sealed.gateways.get(scope) or ()
+            self._contribute(scope, "gateway", scope.owner, found)
+        self._pairs(changes)
+        for pair in self._route_pairs(changes):
+            self._route(pair)
+        for scope, name in sorted(self._dirty):
+            self._configuration(scope, name)
+        proxies = {
+            node: self._view(node, views.scopes_of.get(node))
+            for node in changes.get(views.scopes_of, ())
+        }
+        return Change(revision, self._out, proxies)
+
+    def _common(self) -> None:
+        settings = self._mesh.get(MESH) or MeshSettings()
+        self._contribute(COMMON, "common", COMMON, self._sealed.common.get(MESH) or ())
+        self._fallback = envoy_routes.element(
+            self._kit, envoy_routes.fallback_host(self._kit, settings)
+        )
+        for owner, scope in self._owners.items():
+            if isinstance(owner, ScopeKey):
+                self._dirty |= {(owner, name) for name in scope.pieces}
+
+    _fallback = b""
+
+    def _pairs(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> None:
+        """Clusters, endpoints and TCP listeners of the pairs that something changed for."""
+        sealed, choices = self._sealed, self._views.choices
+        chosen = set(changes.get(choices, ()))
+        kinds = (("cluster", sealed.clusters), ("endpoint", sealed.endpoints))
+        for kind, view in kinds:
+            dirty = set(chosen)
+            for variant in changes.get(view, ()):
+                dirty |= sealed.variants.members(variant)
+            for pair in dirty:
+                variant = choices.get(pair)
+                found = view.get(variant) if variant is not None else None
+                self._contribute(pair.scope, (kind, pair.host), pair.scope.owner, found or ())
+        listeners = set(changes.get(sealed.tcp, ()))
+        dirty = {p for p in choices if p.host in listeners} if listeners else set()
+        for pair in dirty | chosen:
+            sidecar = pair.scope.kind == "sidecar" and pair in choices
+            found = sealed.tcp.get(pair.host) if sidecar else None
+            self._contribute(pair.scope, ("tcp", pair.host), pair.scope.owner, found or ())
+
+    def _route_pairs(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> set[Pair]:
+        sealed = self._sealed
+        dirty: set[Pair] = set(changes.get(self._views.routes, ()))
+        for variant in changes.get(sealed.hosts, ()):
+            dirty |= sealed.route_variants.members(variant)
+        return dirty
+
+    def _route(self, pair: Pair) -> None:
+        """Replace the pieces one service has in its scope's route configurations."""
+        variant = self._views.routes.get(pair)
+        found = self._sealed.hosts.get(variant) if variant is not None else None
+        pieces = dict(found.pieces) if found else {}
+        scope = self._owner(pair.scope)
+        before = self._hosts_of.pop(pair, ())
+        for name in (*before, *pieces):
+            self._dirty.add((pair.scope, name))
+            scope.pieces[name].pop(pair.host, None)
+        for name, piece in pieces.items():
+            scope.pieces[name][pair.host] = piece
+        if pieces:
+            self._hosts_of[pair] = tuple(pieces)
+
+    def _configuration(self, key: ScopeKey, name: str) -> None:
+        """Join a route configuration, and open or close the listener that uses it."""
+        scope = self._owner(key)
+        pieces = scope.pieces.get(name)
+        if not pieces:
+            scope.pieces.pop(name, None)
+            self._contribute(key, ("route", name), key.owner, ())
+            return
+        ordered = [pieces[host] for host in sorted(pieces)]
+        body = envoy_routes.configuration(self._kit, name, (*ordered, self._fallback))
+        found = [seal(ROUTE, name, body)]
+        listener = self._sealed.http.get(int(name)) if name.isdecimal() else None
+        if listener is not None:
+            found.append(listener)
+        self._contribute(key, ("route", name), key.owner, found)
+
+    def _owner(self, key: object) -> _Scope:
+        return self._owners.setdefault(key, _Scope())
+
+    def _contribute(
+        self, owner: object, contributor: object, name: str, resources: Iterable[Resource]
+    ) -> None:
+        """Replace what one contributor gives to an owner's sets; note the differences."""
+        scope = self._owner(owner)
+        before = scope.resources.pop(contributor, {})
+        after: dict[SetKey, dict[str, Resource]] = {}
+        for resource in resources:
+            after.setdefault(SetKey(resource.type_url, name), {})[resource.name] = resource
+        for key in before.keys() | after.keys():
+            old, new = before.get(key, {}), after.get(key, {})
+            for gone in old.keys() - new.keys():
+                self._out.setdefault(key, {}).setdefault(gone, None)
+            for resource in new.values():
+                if old.get(resource.name) != resource:
+                    self._out.setdefault(key, {})[resource.name] = resource
+        if after:
+            scope.resources[contributor] = after
+
+    def _view(self, node: str, scope: ScopeKey | None) -> ProxyView | None:
+        if scope is None:
+            return None
+        shared = scope.owner
+        sets = [
+            SetKey(CLUSTER, COMMON),
+            SetKey(CLUSTER, shared),
+            SetKey(ENDPOINT, shared),
+            SetKey(LISTENER, shared),
+            SetKey(ROUTE, shared),
+        ]
+        if scope.kind == "sidecar":
+            sets += [SetKey(LISTENER, COMMON), SetKey(CLUSTER, node), SetKey(LISTENER, node)]
+        return ProxyView(node, tuple(sets))

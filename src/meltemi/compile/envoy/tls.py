@@ -1,0 +1,83 @@
+"""Transport sockets: mutual TLS with secrets from the agent, and plaintext."""
+
+from typing import Any
+
+from meltemi.compile import ir
+from meltemi.compile.envoy.kit import Kit
+
+_TLS = "envoy.extensions.transport_sockets.tls.v3"
+_RAW = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+TLS_SOCKET = "envoy.transport_sockets.tls"
+RAW_SOCKET = "envoy.transport_sockets.raw_buffer"
+_TLS12 = 3
+_URI = 2
+_DNS = 2
+
+
+def mesh_client(kit: Kit, target: Any, tls: ir.Tls) -> None:
+    """A client that shows the workload's certificate and expects one of the identities."""
+    context = kit.new(f"{_TLS}.UpstreamTlsContext", sni=tls.sni)
+    common = context.common_tls_context
+    _mesh_secrets(common)
+    matchers = common.combined_validation_context.default_validation_context
+    for identity in tls.identities:
+        matchers.match_typed_subject_alt_names.add(san_type=3).matcher.exact = identity
+    if not tls.identities:
+        matchers.match_typed_subject_alt_names.add(san_type=3).matcher.prefix = tls.prefix
+    kit.named(target, TLS_SOCKET, context)
+
+
+def mesh_server(kit: Kit, target: Any, trust_domain: str) -> None:
+    """A server that demands a certificate of the trust domain."""
+    context = kit.new(f"{_TLS}.DownstreamTlsContext")
+    context.require_client_certificate.value = True
+    common = context.common_tls_context
+    common.alpn_protocols.extend(("h2", "http/1.1"))
+    _mesh_secrets(common)
+    matchers = common.combined_validation_context.default_validation_context
+    domain = matchers.match_typed_subject_alt_names.add(san_type=3)
+    domain.matcher.prefix = f"spiffe://{trust_domain}/"
+    kit.named(target, TLS_SOCKET, context)
+
+
+def originating_client(kit: Kit, target: Any, settings: Any, host: str) -> None:
+    """A client of TLS servers outside the mesh, as a DestinationRule's tls block says."""
+    context = kit.new(f"{_TLS}.UpstreamTlsContext", sni=settings.sni)
+    context.auto_host_sni = not settings.sni
+    common = context.common_tls_context
+    common.tls_params.tls_minimum_protocol_version = _TLS12
+    trusted = settings.ca_certificates or "/etc/ssl/certs/ca-certificates.crt"
+    if not settings.insecure_skip_verify:
+        validation = common.validation_context
+        validation.trusted_ca.filename = trusted
+        for name in settings.subject_alt_names or ((settings.sni or host),):
+            validation.match_typed_subject_alt_names.add(san_type=_DNS).matcher.exact = name
+    if settings.client_certificate:
+        pair = common.tls_certificates.add()
+        pair.certificate_chain.filename = settings.client_certificate
+        pair.private_key.filename = settings.private_key
+    kit.named(target, TLS_SOCKET, context)
+
+
+def plain(kit: Kit, target: Any) -> None:
+    kit.named(target, RAW_SOCKET, kit.new(_RAW))
+
+
+def _mesh_secrets(common: Any) -> None:
+    common.tls_params.tls_minimum_protocol_version = _TLS12
+    _secret(common.tls_certificate_sds_secret_configs.add(), "default")
+    combined = common.combined_validation_context
+    _secret(combined.validation_context_sds_secret_config, "ROOTCA")
+
+
+def _secret(target: Any, name: str) -> None:
+    """A secret of the agent: the same source as the bootstrap's, so that Envoy asks once."""
+    target.name = name
+    source = target.sds_config
+    source.resource_api_version = 2
+    source.initial_fetch_timeout.SetInParent()
+    api = source.api_config_source
+    api.api_type = 2
+    api.transport_api_version = 2
+    api.set_node_on_first_message_only = True
+    api.grpc_services.add().envoy_grpc.cluster_name = "sds-grpc"

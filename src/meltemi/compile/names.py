@@ -1,0 +1,69 @@
+"""Envoy names that the outside relies on (mesh-semantics 1.9), made and parsed in one place."""
+
+from typing import NamedTuple
+
+VIRTUAL_OUTBOUND = "virtualOutbound"
+VIRTUAL_INBOUND = "virtualInbound"
+PASSTHROUGH = "PassthroughCluster"
+BLACK_HOLE = "BlackHoleCluster"
+INBOUND_PASSTHROUGH = "InboundPassthroughCluster"
+ALLOW_ANY = "allow_any"
+BLOCK_ALL = "block_all"
+
+OUTBOUND_PORT = 15001
+INBOUND_PORT = 15006
+
+MESH_SNI = ".meltemi"
+"""Marks mesh traffic: server chains match on it, so no upstream ALPN is needed, which would take
+the choice of HTTP version from Envoy (envoy-data-plane, pitfall 11). A suffix, because a filter
+chain matches server names exactly or by suffix."""
+
+
+class Cluster(NamedTuple):
+    """The parts of `outbound|9080|v1|reviews.default.svc.cluster.local`."""
+
+    direction: str
+    port: int
+    subset: str
+    host: str
+
+
+def outbound(port: int, subset: str, host: str) -> str:
+    return f"outbound|{port}|{subset}|{host}"
+
+
+def inbound(port: int) -> str:
+    return f"inbound|{port}||"
+
+
+def parse(name: str) -> Cluster | None:
+    """The parts of a cluster's name; None for clusters without a service."""
+    parts = name.split("|")
+    if len(parts) != 4 or not parts[1].isdecimal():
+        return None
+    return Cluster(parts[0], int(parts[1]), parts[2], parts[3])
+
+
+def sni(port: int, subset: str, host: str) -> str:
+    """The server name of mesh traffic: Istio's form and our marker."""
+    return f"outbound_.{port}_.{subset}_.{host}{MESH_SNI}"
+
+
+def wildcard_listener(port: int) -> str:
+    return f"0.0.0.0_{port}"
+
+
+def address_listener(address: str, port: int) -> str:
+    return f"{address}_{port}"
+
+
+def gateway_route(port: int) -> str:
+    return f"http.{port}"
+
+
+def gateway_tls_route(port: int, port_name: str, gateway: str, namespace: str) -> str:
+    return f"https.{port}.{port_name}.{gateway}.{namespace}"
+
+
+def virtual_host(host: str, port: int) -> str:
+    return f"{host}:{port}"

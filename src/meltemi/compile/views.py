@@ -1,0 +1,270 @@
+"""The compiler's views, each a small function of the model: who sees what, and what it becomes.
+
+What many proxies share is keyed by what tells it apart: a cluster by its service and the policy
+that applies (a Variant), a virtual host by its service and route table (a RouteVariant). Scopes
+only choose among them, so a thousand services cost their bytes once, however many scopes see them.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from meltemi.base.identity import Identity
+from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
+from meltemi.base.problems import Outcome
+from meltemi.base.resource import NodeInfo
+from meltemi.compile import ir
+from meltemi.compile.plan.hosts import table_for
+from meltemi.compile.plan.inbound import inbound as plan_inbound
+from meltemi.compile.scope import ScopeKey, labels_of_policy, labels_of_table, scope_of
+from meltemi.compile.settings import MeshSettings
+from meltemi.flow import Fetch, Graph, Source, View
+from meltemi.model.build import POLICY_BY_HOST, SERVICE_BY_NAMESPACE, TABLE_BY_HOST, Model
+from meltemi.model.endpoint import EndpointSet
+from meltemi.model.hosts import candidates, is_visible
+from meltemi.model.policies import PolicyKey, choose_policy, policies_over
+from meltemi.model.policy import DestinationPolicy
+from meltemi.model.route import Forward, RouteTable
+from meltemi.model.service import Resolution, Service
+from meltemi.model.tls import InboundTls, Mode
+from meltemi.model.workload import Workload
+
+MESH = "mesh"
+_NO_LABELS: frozenset[str] = frozenset()
+
+
+class Pair(NamedTuple):
+    """A service as one scope sees it."""
+
+    scope: ScopeKey
+    host: HostKey
+
+
+class Variant(NamedTuple):
+    """A service under one destination policy."""
+
+    host: HostKey
+    policy: PolicyKey | None
+
+
+class RouteVariant(NamedTuple):
+    """The routes to a service, as some scopes apply them."""
+
+    host: HostKey
+    table: ObjectKey | None
+    local: bool
+    """The clients are in the service's namespace."""
+    client: ScopeKey | None
+    """Set where the routes depend on who asks."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """What visibility needs of a service, and nothing that changes often."""
+
+    key: HostKey
+    export_to: tuple[str, ...]
+
+
+class Covering(msgspec.Struct, frozen=True):
+    """The policies and tables that cover a host, the most specific first."""
+
+    policies: tuple[tuple[PolicyKey, DestinationPolicy], ...]
+    tables: tuple[RouteTable, ...]
+
+
+class Views(NamedTuple):
+    """The planning views, for `build` to seal and `assemble` to join."""
+
+    scopes_of: View[str, ScopeKey]
+    scopes: View[ScopeKey, ScopeKey]
+    covering: View[HostKey, Covering]
+    identities: View[ServicePortKey, tuple[str, ...]]
+    choices: View[Pair, Variant]
+    routes: View[Pair, RouteVariant]
+    inbounds: View[str, ir.Inbound]
+
+
+def views(
+    graph: Graph,
+    model: Model,
+    proxies: Source[str, NodeInfo],
+    mesh: Source[str, MeshSettings],
+) -> Views:
+    """Add the planning views to the graph."""
+    planner = _Planner(model, mesh)
+    telling = graph.derive(
+        "telling labels", mesh, planner.telling, reads=(model.tables, model.policies)
+    )
+    scopes_of = graph.derive(
+        "scope of proxy",
+        proxies,
+        lambda f, k, node: {k: Outcome(scope_of(node, f.get(telling, MESH) or _NO_LABELS))},
+        reads=(telling,),
+    )
+    scopes = graph.distinct("scopes", scopes_of)
+    listed = graph.derive("listed services", model.services, _listed)
+    pairs = graph.derive(
+        "visible services",
+        scopes,
+        lambda f, scope, _: {
+            Pair(scope, s.key): Outcome(True)
+            for s in f.all(listed)
+            if is_visible(s.export_to, scope.namespace)
+        },
+        reads=(listed,),
+    )
+    covering = graph.derive(
+        "covering rules", listed, planner.covering, reads=(model.policies, model.tables)
+    )
+    chooser = _Chooser(covering, mesh)
+    return Views(
+        scopes_of=scopes_of,
+        scopes=scopes,
+        covering=covering,
+        identities=graph.derive("identities", model.endpoints, _identities),
+        choices=graph.derive("policy choice", pairs, chooser.variant, reads=(covering, mesh)),
+        routes=graph.derive("route choice", pairs, chooser.routes, reads=(covering, mesh)),
+        inbounds=graph.derive(
+            "inbound",
+            proxies,
+            planner.inbound,
+            reads=(model.workloads, model.services, model.inbound_tls, mesh),
+        ),
+    )
+
+
+def _listed(_fetch: Fetch, key: HostKey, service: Service) -> Mapping[HostKey, Outcome[Listed]]:
+    if service.resolution is Resolution.ALIAS:
+        return {}
+    return {key: Outcome(Listed(key, service.export_to))}
+
+
+def _identities(
+    _fetch: Fetch, key: ServicePortKey, endpoints: EndpointSet
+) -> Mapping[ServicePortKey, Outcome[tuple[str, ...]]]:
+    """Apart from endpoints, so that their comings and goings leave clusters alone."""
+    return {key: Outcome(endpoints.identities)}
+
+
+class _Planner:
+    """Transforms that read the model."""
+
+    def __init__(self, model: Model, mesh: View[str, MeshSettings]) -> None:
+        self._model = model
+        self._mesh = mesh
+
+    def telling(
+        self, fetch: Fetch, key: str, _settings: MeshSettings
+    ) -> Mapping[str, Outcome[frozenset[str]]]:
+        """The labels that some rule asks clients about."""
+        asked = [labels_of_table(t) for t in fetch.all(self._model.tables)]
+        asked += [labels_of_policy(p) for p in fetch.all(self._model.policies)]
+        return {key: Outcome(frozenset().union(*asked))}
+
+    def covering(
+        self, fetch: Fetch, key: HostKey, _listed: Listed
+    ) -> Mapping[HostKey, Outcome[Covering]]:
+        model = self._model
+        tables = [
+            t for name in candidates(key.host) for t in fetch.by(model.tables, TABLE_BY_HOST, name)
+        ]
+        policies = policies_over(fetch, model.policies, POLICY_BY_HOST, key.host)
+        return {key: Outcome(Covering(policies, tuple(tables)))}
+
+    def inbound(self, fetch: Fetch, key: str, node: NodeInfo) -> Mapping[str, Outcome[ir.Inbound]]:
+        if node.kind != "sidecar":
+            return {}
+        settings = fetch.get(self._mesh, MESH) or MeshSettings()
+        where = WorkloadKey(node.namespace, node.name)
+        workload = fetch.get(self._model.workloads, where) or _workload(node, settings)
+        tls = fetch.get(self._model.inbound_tls, where)
+        if tls is None:
+            tls = InboundTls(where, Mode.PERMISSIVE, {}, None)
+        services = fetch.by(self._model.services, SERVICE_BY_NAMESPACE, node.namespace)
+        return {key: Outcome(plan_inbound(workload, services, tls))}
+
+
+def _workload(node: NodeInfo, settings: MeshSettings) -> Workload:
+    """A workload from what its proxy says, until (or because no) pod is known."""
+    labels = node.labels
+    app = labels.get("app", node.name)
+    return Workload(
+        key=WorkloadKey(node.namespace, node.name),
+        source=ObjectKey("Pod", node.namespace, node.name),
+        address=node.ip,
+        labels=labels,
+        identity=Identity(settings.trust_domain, node.namespace, "default"),
+        name=node.name,
+        app=app,
+        version=labels.get("version", ""),
+        canonical_service=app,
+        canonical_revision=labels.get("version", "latest"),
+        in_mesh=True,
+        is_gateway=False,
+        ready=True,
+        container_ports={},
+    )
+
+
+class _Chooser:
+    """Transforms from a pair to what its scope applies."""
+
+    def __init__(self, covering: View[HostKey, Covering], mesh: View[str, MeshSettings]) -> None:
+        self._covering = covering
+        self._mesh = mesh
+
+    def variant(self, fetch: Fetch, pair: Pair, _visible: bool) -> Mapping[Pair, Outcome[Variant]]:
+        found = fetch.get(self._covering, pair.host)
+        settings = fetch.get(self._mesh, MESH) or MeshSettings()
+        policies = found.policies if found else ()
+        policy = choose_policy(
+            policies,
+            service_namespace=pair.host.namespace,
+            client_namespace=pair.scope.namespace,
+            root_namespace=settings.root_namespace,
+            client_labels=dict(pair.scope.labels),
+        )
+        return {pair: Outcome(Variant(pair.host, policy))}
+
+    def routes(
+        self, fetch: Fetch, pair: Pair, _visible: bool
+    ) -> Mapping[Pair, Outcome[RouteVariant]]:
+        """Gateways have routes of their own."""
+        scope, host = pair
+        if scope.kind != "sidecar":
+            return {}
+        found = fetch.get(self._covering, host)
+        table = table_for(host.host, found.tables, scope.namespace) if found else None
+        local = scope.namespace == host.namespace
+        asks = table is not None and _asks_who(table)
+        hashes = found is not None and _hashes(found)
+        client = scope if asks or hashes else None
+        source = table.source if table else None
+        return {pair: Outcome(RouteVariant(host, source, local, client))}
+
+
+def _asks_who(table: RouteTable) -> bool:
+    """Whether a table's routes depend on the client: by labels, namespace, or through the policy
+    of a destination other than the table's own host."""
+    matches = [match for rule in table.http for match in rule.matches]
+    others = any(
+        weighted.target.host not in table.hosts
+        for rule in table.http
+        if isinstance(rule.action, Forward)
+        for weighted in rule.action.destinations
+    )
+    return others or any(m.source_labels or m.source_namespace for m in matches)
+
+
+def _hashes(covering: Covering) -> bool:
+    """Whether some policy for the host balances by consistent hash, which routes must know."""
+    for _, policy in covering.policies:
+        blocks = [policy.policy, *(s.policy for s in policy.subsets)]
+        for block in blocks:
+            if block is None:
+                continue
+            for level in (block, *block.port_level_settings):
+                if level.load_balancer is not None and level.load_balancer.consistent_hash:
+                    return True
+    return False
