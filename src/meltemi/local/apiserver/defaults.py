@@ -1,0 +1,178 @@
+"""What the API fills in where an object is silent, as Kubernetes' own defaults do."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def apply_defaults(kind: str, data: Json) -> None:
+    """Fill in an object in place; objects given in are the caller's own copies."""
+    default = _DEFAULTS.get(kind)
+    if default is not None:
+        default(data)
+
+
+def _spec(data: Json) -> Json:
+    spec: Json = data.setdefault("spec", {})
+    return spec
+
+
+def _pod(data: Json) -> None:
+    pod_spec(_spec(data))
+    data.setdefault("status", {"phase": "Pending", "qosClass": "BestEffort"})
+
+
+def pod_spec(spec: Json) -> None:
+    """Defaults of a pod's spec, in pods and in templates alike."""
+    spec.setdefault("restartPolicy", "Always")
+    spec.setdefault("terminationGracePeriodSeconds", 30)
+    spec.setdefault("dnsPolicy", "ClusterFirst")
+    spec.setdefault("securityContext", {})
+    spec.setdefault("schedulerName", "default-scheduler")
+    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+        _container(container)
+    for volume in spec.get("volumes") or ():
+        _volume(volume)
+
+
+def _container(container: Json) -> None:
+    image = str(container.get("image", ""))
+    tag = image.rpartition("/")[2].partition(":")[2]
+    container.setdefault("imagePullPolicy", "Always" if tag in ("", "latest") else "IfNotPresent")
+    container.setdefault("terminationMessagePath", "/dev/termination-log")
+    container.setdefault("terminationMessagePolicy", "File")
+    container.setdefault("resources", {})
+    for port in container.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if container.get(name):
+            _probe(container[name])
+
+
+def _probe(probe: Json) -> None:
+    for field, value in (
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ):
+        probe.setdefault(field, value)
+    if "httpGet" in probe:
+        probe["httpGet"].setdefault("path", "/")
+        probe["httpGet"].setdefault("scheme", "HTTP")
+
+
+def _volume(volume: Json) -> None:
+    for name in ("configMap", "secret", "projected", "downwardAPI"):
+        if isinstance(volume.get(name), dict):
+            volume[name].setdefault("defaultMode", 420)
+
+
+def _template(spec: Json) -> None:
+    template = spec.setdefault("template", {})
+    template.setdefault("metadata", {})
+    pod_spec(template.setdefault("spec", {}))
+
+
+def _deployment(data: Json) -> None:
+    spec = _spec(data)
+    spec.setdefault("replicas", 1)
+    spec.setdefault("revisionHistoryLimit", 10)
+    spec.setdefault("progressDeadlineSeconds", 600)
+    strategy = spec.setdefault("strategy", {})
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxSurge", "25%")
+        rolling.setdefault("maxUnavailable", "25%")
+    _template(spec)
+
+
+def _replicas(data: Json) -> None:
+    spec = _spec(data)
+    spec.setdefault("replicas", 1)
+    _template(spec)
+
+
+def _templated(data: Json) -> None:
+    _template(_spec(data))
+
+
+def _service(data: Json) -> None:
+    spec = _spec(data)
+    spec.setdefault("type", "ClusterIP")
+    spec.setdefault("sessionAffinity", "None")
+    if spec["type"] != "ExternalName":
+        spec.setdefault("internalTrafficPolicy", "Cluster")
+        spec.setdefault("ipFamilies", ["IPv4"])
+        spec.setdefault("ipFamilyPolicy", "SingleStack")
+    if spec["type"] in ("LoadBalancer", "NodePort"):
+        spec.setdefault("externalTrafficPolicy", "Cluster")
+    for port in spec.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+        port.setdefault("targetPort", port.get("port"))
+    data.setdefault("status", {"loadBalancer": {}})
+
+
+def _namespace(data: Json) -> None:
+    _spec(data).setdefault("finalizers", ["kubernetes"])
+    data.setdefault("status", {"phase": "Active"})
+    labels = data["metadata"].setdefault("labels", {})
+    labels.setdefault("kubernetes.io/metadata.name", data["metadata"]["name"])
+
+
+def _secret(data: Json) -> None:
+    import base64
+
+    data.setdefault("type", "Opaque")
+    text = data.pop("stringData", None) or {}
+    if text:
+        encoded = {k: base64.b64encode(v.encode()).decode() for k, v in text.items()}
+        data["data"] = {**(data.get("data") or {}), **encoded}
+
+
+_DEFAULTS: dict[str, Callable[[Json], None]] = {
+    "Pod": _pod,
+    "Deployment": _deployment,
+    "ReplicaSet": _replicas,
+    "StatefulSet": _replicas,
+    "DaemonSet": _templated,
+    "Job": _templated,
+    "Service": _service,
+    "Namespace": _namespace,
+    "Secret": _secret,
+}
+
+
+class Addresses:
+    """Gives out ClusterIPs of 10.43.0.0/16 and node ports; the first belongs to the API itself."""
+
+    PREFIX = "10.43"
+    FIRST = 10
+    NODE_PORTS = range(30000, 32768)
+
+    def __init__(self) -> None:
+        self._next = self.FIRST
+
+    def assign(self, spec: Json, services: Iterable[Json]) -> None:
+        """Fill in `clusterIP` and node ports of a Service's spec, apart from those in use."""
+        used = {s["spec"].get("clusterIP") for s in services}
+        ports = {p.get("nodePort") for s in services for p in s["spec"].get("ports") or () if p}
+        if spec.get("type") != "ExternalName" and not spec.get("clusterIP"):
+            spec["clusterIP"] = self._free(used)
+        if spec.get("clusterIP"):
+            spec["clusterIPs"] = [spec["clusterIP"]]
+        if spec.get("type") in ("NodePort", "LoadBalancer"):
+            for port in spec.get("ports") or ():
+                if not port.get("nodePort"):
+                    port["nodePort"] = next(p for p in self.NODE_PORTS if p not in ports)
+                    ports.add(port["nodePort"])
+
+    def _free(self, used: set[Any]) -> str:
+        while True:
+            high, low = divmod(self._next, 256)
+            self._next += 1
+            address = f"{self.PREFIX}.{high % 256}.{low}"
+            if address not in used and low not in (0, 255):
+                return address

@@ -1,0 +1,124 @@
+"""Sets of resources, the views that list them, and the sessions that hear of changes.
+
+A change costs what it touches: the sessions that see a changed set, and the names in it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from meltemi.base.resource import Change, ProxyView, Resource, SetKey
+from meltemi.xds.messages import Wrapped
+
+
+class Listener(Protocol):
+    """A session, as far as the cache knows it."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    def mark(self, type_url: str, name: str, revision: int) -> None:
+        """Something under this name changed in a set the proxy sees."""
+        ...
+
+    def mark_all(self, revision: int) -> None:
+        """The proxy sees other sets now."""
+        ...
+
+    def wake(self) -> None:
+        """All marks of one change are made."""
+        ...
+
+
+class Cache:
+    """The world as proxies may see it."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._sets: dict[SetKey, dict[str, Wrapped]] = {}
+        self._views: dict[str, ProxyView] = {}
+        self._listeners: dict[str, set[Listener]] = defaultdict(set)
+        self._watching: dict[SetKey, set[Listener]] = defaultdict(set)
+
+    def apply(self, change: Change) -> None:
+        """Take one propagation's change, then wake whom it concerns."""
+        self.revision = change.revision
+        touched: set[Listener] = set()
+        for node, view in change.views.items():
+            touched |= self._set_view(node, view, change.revision)
+        for key, resources in change.resources.items():
+            self._update(key, resources)
+            for listener in self._watching.get(key, ()):
+                for name in resources:
+                    listener.mark(key.type_url, name, change.revision)
+                touched.add(listener)
+        for listener in touched:
+            listener.wake()
+
+    def _update(self, key: SetKey, resources: Mapping[str, Resource | None]) -> None:
+        held = self._sets.setdefault(key, {})
+        for name, resource in resources.items():
+            if resource is None:
+                held.pop(name, None)
+            else:
+                held[name] = Wrapped(resource)
+        if not held:
+            del self._sets[key]
+
+    def _set_view(self, node: str, view: ProxyView | None, revision: int) -> set[Listener]:
+        listeners = set(self._listeners.get(node, ()))
+        for listener in listeners:
+            self._unwatch(listener)
+        if view is None:
+            self._views.pop(node, None)
+        else:
+            self._views[node] = view
+        for listener in listeners:
+            self._watch(listener)
+            listener.mark_all(revision)
+        return listeners
+
+    def open(self, listener: Listener) -> None:
+        """A session begins; it asks for what it sees by itself."""
+        self._listeners[listener.node_id].add(listener)
+        self._watch(listener)
+
+    def close(self, listener: Listener) -> None:
+        self._unwatch(listener)
+        listeners = self._listeners[listener.node_id]
+        listeners.discard(listener)
+        if not listeners:
+            del self._listeners[listener.node_id]
+
+    def _watch(self, listener: Listener) -> None:
+        view = self._views.get(listener.node_id)
+        for key in view.sets if view else ():
+            self._watching[key].add(listener)
+
+    def _unwatch(self, listener: Listener) -> None:
+        view = self._views.get(listener.node_id)
+        for key in view.sets if view else ():
+            self._watching[key].discard(listener)
+            if not self._watching[key]:
+                del self._watching[key]
+
+    def is_known(self, node: str) -> bool:
+        """Whether the compiler has said what a proxy sees."""
+        return node in self._views
+
+    def get(self, node: str, type_url: str, name: str) -> Wrapped | None:
+        """A resource as a proxy sees it."""
+        view = self._views.get(node)
+        for key in view.sets if view else ():
+            if key.type_url == type_url:
+                found = self._sets.get(key, {}).get(name)
+                if found is not None:
+                    return found
+        return None
+
+    def names(self, node: str, type_url: str) -> Iterator[str]:
+        """Every name of a type that a proxy sees."""
+        view = self._views.get(node)
+        for key in view.sets if view else ():
+            if key.type_url == type_url:
+                yield from self._sets.get(key, ())

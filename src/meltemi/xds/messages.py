@@ -1,0 +1,173 @@
+"""The discovery protocol on the wire: requests parsed, responses joined from prepared pieces.
+
+A resource is wrapped once for all streams; a response is a concatenation. Field numbers are those
+of envoy/service/discovery/v3/discovery.proto.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+
+from meltemi.base.resource import BadNode, NodeInfo, Resource, node_from_id
+from meltemi.protos.small import Schema, message_classes
+
+_SCHEMA: Schema = {
+    "Node": {"id": (1, "string"), "cluster": (2, "string"), "metadata": (3, "Struct")},
+    "Status": {"code": (1, "int32"), "message": (2, "string")},
+    "Version": {"key": (1, "string"), "value": (2, "string")},
+    "DeltaRequest": {
+        "node": (1, "Node"),
+        "type_url": (2, "string"),
+        "subscribe": (3, "string*"),
+        "unsubscribe": (4, "string*"),
+        "initial": (5, "Version*"),
+        "nonce": (6, "string"),
+        "error": (7, "Status"),
+    },
+    "Request": {
+        "version": (1, "string"),
+        "node": (2, "Node"),
+        "names": (3, "string*"),
+        "type_url": (4, "string"),
+        "nonce": (5, "string"),
+        "error": (6, "Status"),
+    },
+}
+_CLASSES: Mapping[str, Any] = message_classes("meltemi.xds", _SCHEMA)
+
+
+class BadRequest(ValueError):
+    """A request's bytes are not a discovery request."""
+
+
+class DeltaRequest(msgspec.Struct, frozen=True):
+    type_url: str
+    subscribe: tuple[str, ...]
+    unsubscribe: tuple[str, ...]
+    initial: Mapping[str, str]
+    nonce: str
+    error: str | None
+    node: NodeInfo | None = None
+
+
+class Request(msgspec.Struct, frozen=True):
+    type_url: str
+    names: tuple[str, ...]
+    version: str
+    nonce: str
+    error: str | None
+    node: NodeInfo | None = None
+
+
+def parse_delta(body: bytes) -> DeltaRequest:
+    """Raises BadRequest or BadNode."""
+    message = _parse("DeltaRequest", body)
+    return DeltaRequest(
+        type_url=message.type_url,
+        subscribe=tuple(message.subscribe),
+        unsubscribe=tuple(message.unsubscribe),
+        initial={v.key: v.value for v in message.initial},
+        nonce=message.nonce,
+        error=message.error.message if message.HasField("error") else None,
+        node=_node(message.node) if message.HasField("node") else None,
+    )
+
+
+def parse(body: bytes) -> Request:
+    """Raises BadRequest or BadNode."""
+    message = _parse("Request", body)
+    return Request(
+        type_url=message.type_url,
+        names=tuple(message.names),
+        version=message.version,
+        nonce=message.nonce,
+        error=message.error.message if message.HasField("error") else None,
+        node=_node(message.node) if message.HasField("node") else None,
+    )
+
+
+def _parse(name: str, body: bytes) -> Any:
+    message = _CLASSES[name]()
+    try:
+        message.ParseFromString(body)
+    except DecodeError as error:
+        raise BadRequest("not a discovery request") from error
+    return message
+
+
+def _node(node: Any) -> NodeInfo | None:
+    """What a node says of itself; without an id, which only the first request carries, nothing."""
+    if not node.id:
+        return None
+    metadata = json_format.MessageToDict(node.metadata)
+    labels = metadata.get("LABELS") or {}
+    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
+        raise BadNode(f"node {node.id!r}: metadata LABELS must map strings to strings")
+    return node_from_id(node.id, labels, metadata)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _bytes(number: int, value: bytes) -> bytes:
+    return bytes((number << 3 | 2,)) + _varint(len(value)) + value
+
+
+def _text(number: int, value: str) -> bytes:
+    return _bytes(number, value.encode()) if value else b""
+
+
+class Wrapped:
+    """A resource and the bytes it adds to a response; each form is made when first needed."""
+
+    __slots__ = ("_delta", "_plain", "resource")
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+        self._delta = b""
+        self._plain = b""
+
+    @property
+    def version(self) -> str:
+        return self.resource.version
+
+    @property
+    def plain(self) -> bytes:
+        """One element of DiscoveryResponse.resources."""
+        if not self._plain:
+            self._plain = _bytes(2, self._any())
+        return self._plain
+
+    @property
+    def delta(self) -> bytes:
+        """One element of DeltaDiscoveryResponse.resources."""
+        if not self._delta:
+            body = _text(1, self.resource.version) + _bytes(2, self._any())
+            self._delta = _bytes(2, body + _text(3, self.resource.name))
+        return self._delta
+
+    def _any(self) -> bytes:
+        return _text(1, self.resource.type_url) + _bytes(2, self.resource.body)
+
+
+def delta_response(
+    type_url: str, nonce: str, resources: Iterable[Wrapped], removed: Iterable[str]
+) -> bytes:
+    pieces = [wrapped.delta for wrapped in resources]
+    pieces += [_text(4, type_url), _text(5, nonce)]
+    pieces += [_text(6, name) for name in removed]
+    return b"".join(pieces)
+
+
+def response(type_url: str, nonce: str, version: str, resources: Iterable[Wrapped]) -> bytes:
+    pieces = [_text(1, version), *(wrapped.plain for wrapped in resources)]
+    return b"".join((*pieces, _text(4, type_url), _text(5, nonce)))

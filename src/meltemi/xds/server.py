@@ -1,0 +1,157 @@
+"""The gRPC adapter: moves bytes between streams and sessions."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from meltemi.base.identity import Identity
+from meltemi.base.resource import BadNode, NodeInfo
+from meltemi.xds.cache import Cache
+from meltemi.xds.messages import BadRequest, DeltaRequest, Request, parse, parse_delta
+from meltemi.xds.session import DeltaSession, Session, SotwSession
+from meltemi.xds.status import Status
+
+log = logging.getLogger(__name__)
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+OPTIONS = (
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 200_000),
+    ("grpc.max_concurrent_streams", 100_000),
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+"""For the server both services share: a herd of reconnecting proxies must not be refused."""
+
+PeerIdentity = Callable[[str], Identity | None]
+Context = Any
+
+
+class Discovery:
+    """Serves ADS in both forms. `ready` opens the door once everything has synced."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        status: Status,
+        *,
+        on_connect: Callable[[NodeInfo], None],
+        on_disconnect: Callable[[str], None],
+        is_trusted: Callable[[str, NodeInfo], bool] = lambda _peer, _node: True,
+    ) -> None:
+        """`is_trusted(peer, node)`: whether a gRPC peer may speak for a node."""
+        self.ready = asyncio.Event()
+        self._cache = cache
+        self._status = status
+        self._on_connect = on_connect
+        self._on_disconnect = on_disconnect
+        self._is_trusted = is_trusted
+        self._open: dict[str, int] = {}
+
+    def add_to(self, server: Any) -> None:
+        """Register with a grpc.aio server."""
+        handlers = {
+            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self.delta),
+            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self.stream),
+        }
+        handler = grpc.method_handlers_generic_handler(SERVICE, handlers)
+        server.add_generic_rpc_handlers((handler,))
+
+    async def delta(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        await self._serve(requests, context, parse_delta, DeltaSession)
+
+    async def stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        await self._serve(requests, context, parse, SotwSession)
+
+    async def _serve(
+        self,
+        requests: AsyncIterator[bytes],
+        context: Context,
+        read: Callable[[bytes], DeltaRequest | Request],
+        form: type[DeltaSession] | type[SotwSession],
+    ) -> None:
+        if not self.ready.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not synced yet")
+        try:
+            first = read(await anext(requests))
+            if first.node is None:
+                raise BadNode("the first request must carry the node's id")
+        except StopAsyncIteration:
+            return
+        except (BadRequest, BadNode) as error:
+            log.warning("refused a stream of %s: %s", context.peer(), error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            return
+        if not self._is_trusted(context.peer(), first.node):
+            log.warning(
+                "refused %s: its certificate is not for node %s", context.peer(), first.node.id
+            )
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not this node's identity")
+        wake = asyncio.Event()
+        session = form(first.node.id, self._cache, wake.set)
+        self._arrive(session, first.node)
+        try:
+            await _converse(session, first, requests, context, read, wake, self._status)
+        finally:
+            self._leave(session)
+
+    def _arrive(self, session: Session, node: NodeInfo) -> None:
+        self._cache.open(session)
+        self._status.add(session)
+        self._open[node.id] = self._open.get(node.id, 0) + 1
+        self._on_connect(node)
+
+    def _leave(self, session: Session) -> None:
+        self._cache.close(session)
+        self._status.remove(session)
+        self._open[session.node_id] -= 1
+        if not self._open[session.node_id]:
+            del self._open[session.node_id]
+            self._on_disconnect(session.node_id)
+
+
+async def _converse(
+    session: Any,
+    first: DeltaRequest | Request,
+    requests: AsyncIterator[bytes],
+    context: Context,
+    read: Callable[[bytes], DeltaRequest | Request],
+    wake: asyncio.Event,
+    status: Status,
+) -> None:
+    """Answer requests and marks until the proxy goes. One writer: the loop below."""
+
+    async def listen() -> None:
+        async for body in requests:
+            request = read(body)
+            if request.error is not None:
+                kind = request.type_url.rpartition(".")[2]
+                log.error("%s rejects %s: %s", session.node_id, kind, request.error)
+            session.on_request(request)
+            status.progressed()
+            wake.set()
+
+    session.on_request(first)
+    listener = asyncio.create_task(listen(), name=f"requests of {session.node_id}")
+    listener.add_done_callback(lambda _: wake.set())
+    wake.set()
+    try:
+        while not listener.done():
+            await wake.wait()
+            wake.clear()
+            for body in session.flush():
+                await context.write(body)
+            status.progressed()
+        await listener
+    except BadRequest as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    finally:
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
