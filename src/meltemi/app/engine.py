@@ -39,7 +39,11 @@ class Engine:
     """Holds the graph, its sources and views. All calls come from one event loop."""
 
     def __init__(
-        self, protos: Protos, domain: Domain, settings: MeshSettings, publish: Callable[[Change], None]
+        self,
+        protos: Protos,
+        domain: Domain,
+        settings: MeshSettings,
+        publish: Callable[[Change], None],
     ) -> None:
         self.graph = Graph()
         self.objects: Objects = objects(self.graph, domain.cluster)

@@ -27,7 +27,14 @@ def components(
     data, config = str(home.root), str(home.kubeconfig)
     ports = home.ports()
     published = ports.ingress if ports else 0
-    node = ["--data", data, "--kubeconfig", config, "--publish", f"{published}={ingress}:{_INGRESS}"]
+    node = [
+        "--data",
+        data,
+        "--kubeconfig",
+        config,
+        "--publish",
+        f"{published}={ingress}:{_INGRESS}",
+    ]
     if images:
         node += ["--images", images]
     api_fds = (api, *fds[3:])

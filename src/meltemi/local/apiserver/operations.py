@@ -180,6 +180,7 @@ class Operations:
         write: Write,
         *,
         subresource: str = "",
+        keep_managers: bool = False,
     ) -> Json:
         """Change an object; tries again when another write came first.
 
@@ -193,6 +194,9 @@ class Operations:
             if version and str(version) != str(entry.version):
                 raise conflict(kind.plural, kind.group, name)
             data = self._merged(kind, entry.data, wanted, subresource)
+            managers = (wanted if keep_managers else entry.data)["metadata"].get("managedFields")
+            if managers:
+                data["metadata"]["managedFields"] = managers
             if data is not entry.data:
                 data = await self._admitted(kind, "UPDATE", data, entry.data, write, subresource)
                 self._finish(kind, data, entry.data)
@@ -215,7 +219,7 @@ class Operations:
         if new.get("name", old["name"]) != old["name"]:
             raise bad_request("the name of the object does not match the name on the URL")
         if subresource == "status":
-            return {**before, "status": wanted.get("status", {})}
+            return {**before, "metadata": {**old}, "status": wanted.get("status", {})}
         fixed = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp",
                  "deletionGracePeriodSeconds", "generation", "resourceVersion")  # fmt: skip
         meta = {**new, **{f: old[f] for f in fixed if f in old}}
@@ -232,6 +236,25 @@ class Operations:
         if data.get("spec") != before.get("spec"):
             meta["generation"] = int(old.get("generation", 1)) + 1
         return data
+
+    async def record_owner(
+        self, kind: Kind, namespace: str, name: str, manager: str, fields: Json, write: Write
+    ) -> Json:
+        """Note that a manager applied these fields of an object it has just created."""
+
+        def change(data: Json) -> Json:
+            entry = {
+                "manager": manager,
+                "operation": "Apply",
+                "apiVersion": data["apiVersion"],
+                "fieldsType": "FieldsV1",
+                "fieldsV1": fields,
+            }
+            data["metadata"]["managedFields"] = [entry]
+            data["metadata"].pop("resourceVersion", None)
+            return data
+
+        return await self.update(kind, namespace, name, change, write, keep_managers=True)
 
     async def delete(
         self, kind: Kind, namespace: str, name: str, options: Json, write: Write

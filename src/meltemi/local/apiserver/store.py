@@ -8,7 +8,7 @@ restarts too. A watcher that does not keep up is cut off; it never slows a write
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +85,8 @@ class Store:
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._task: asyncio.Task[None] | None = None
+        self.listeners: list[Callable[[Resource, Change], None]] = []
+        """Told of every committed change, whatever the resource."""
         self.version = 0
         """The newest resource version given out."""
         self.committed = 0
@@ -212,6 +214,8 @@ class Store:
         history.append(change)
         for watcher in self._watchers.get(resource, ()):
             watcher.offer(change)
+        for listener in self.listeners:
+            listener(resource, change)
         if not write.done.done():
             write.done.set_result(None)
 

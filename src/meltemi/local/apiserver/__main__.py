@@ -1,0 +1,43 @@
+"""`python -m meltemi.local.apiserver --data DIR --fd N [--fd M] | --port P`."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from meltemi.local.apiserver.server import BACKLOG, running
+
+
+def _sockets(fds: Sequence[int], port: int | None) -> list[socket.socket]:
+    if port is None:
+        return [socket.socket(fileno=fd) for fd in fds]
+    sock = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+    return [sock]
+
+
+async def _run(data: Path, sockets: list[socket.socket]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(data, sockets) as server:
+        print(f"ready: {server.port}", flush=True)
+        await stop.wait()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="meltemi-apiserver")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--fd", type=int, action="append", default=[])
+    parser.add_argument("--port", type=int)
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    asyncio.run(_run(options.data, _sockets(options.fd, options.port)))
+
+
+if __name__ == "__main__":
+    main()

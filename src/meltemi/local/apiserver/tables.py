@@ -1,0 +1,317 @@
+"""Server-side printing: the columns kubectl shows."""
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from meltemi.api.kinds import Kind
+
+Json = dict[str, Any]
+Now = datetime.datetime
+Row = Callable[[Json, Now], Sequence[Any]]
+
+
+def age(stamp: str | None, now: Now) -> str:
+    """kubectl's short form of the time since: 45s, 12m, 3h5m, 2d."""
+    if not stamp:
+        return "<unknown>"
+    seconds = int((now - datetime.datetime.fromisoformat(stamp)).total_seconds())
+    if seconds < 0:
+        return "0s"
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if seconds < 120:
+        return f"{seconds}s"
+    if minutes < 10:
+        return f"{minutes}m{seconds % 60}s" if seconds % 60 else f"{minutes}m"
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
+    if hours < 48:
+        return f"{hours}h"
+    return f"{days}d" if days < 730 else f"{days // 365}y{days % 365}d"
+
+
+def _status(data: Json) -> Json:
+    return data.get("status") or {}
+
+
+def _pod(data: Json, now: Now) -> Sequence[Any]:
+    status, spec = _status(data), data.get("spec", {})
+    containers = status.get("containerStatuses") or []
+    ready = sum(1 for c in containers if c.get("ready"))
+    restarts = sum(int(c.get("restartCount", 0)) for c in containers)
+    total = len(spec.get("containers") or ())
+    return [
+        data["metadata"]["name"],
+        f"{ready}/{total}",
+        _pod_word(data, containers),
+        str(restarts),
+        age(data["metadata"].get("creationTimestamp"), now),
+        status.get("podIP") or "<none>",
+        spec.get("nodeName") or "<none>",
+        "<none>",
+        "<none>",
+    ]
+
+
+def _pod_word(data: Json, containers: list[Json]) -> str:
+    status = _status(data)
+    if "deletionTimestamp" in data["metadata"]:
+        return "Terminating"
+    inits = status.get("initContainerStatuses") or []
+    for i, item in enumerate(inits):
+        state = item.get("state") or {}
+        native = item.get("started") and item.get("ready")
+        if (state.get("terminated") or {}).get("exitCode") == 0 or native:
+            continue
+        reason = (state.get("waiting") or state.get("terminated") or {}).get("reason", "")
+        if reason and reason != "PodInitializing":
+            return f"Init:{reason}"
+        return f"Init:{i}/{len(inits)}"
+    for item in containers:
+        state = item.get("state") or {}
+        reason = (state.get("waiting") or state.get("terminated") or {}).get("reason")
+        if reason:
+            return str(reason)
+    return str(status.get("reason") or status.get("phase") or "Pending")
+
+
+def _ports(data: Json) -> str:
+    ports = data["spec"].get("ports") or []
+    words = [
+        f"{p['port']}:{p['nodePort']}/{p.get('protocol', 'TCP')}"
+        if p.get("nodePort")
+        else f"{p['port']}/{p.get('protocol', 'TCP')}"
+        for p in ports
+    ]
+    return ",".join(words) or "<none>"
+
+
+def _selector(labels: Mapping[str, str] | None) -> str:
+    return ",".join(f"{k}={v}" for k, v in sorted((labels or {}).items())) or "<none>"
+
+
+def _external(data: Json) -> str:
+    spec = data["spec"]
+    if spec.get("type") == "ExternalName":
+        return str(spec.get("externalName", ""))
+    ingress = (_status(data).get("loadBalancer") or {}).get("ingress") or []
+    found = ",".join(i.get("ip") or i.get("hostname") or "" for i in ingress)
+    return found or ("<pending>" if spec.get("type") == "LoadBalancer" else "<none>")
+
+
+def _service(data: Json, now: Now) -> Sequence[Any]:
+    spec = data["spec"]
+    return [
+        data["metadata"]["name"],
+        spec.get("type", ""),
+        spec.get("clusterIP") or "<none>",
+        _external(data),
+        _ports(data),
+        age(data["metadata"].get("creationTimestamp"), now),
+        _selector(spec.get("selector")),
+    ]
+
+
+def _template(data: Json) -> tuple[str, str]:
+    containers = data["spec"].get("template", {}).get("spec", {}).get("containers") or []
+    return ",".join(c["name"] for c in containers), ",".join(c.get("image", "") for c in containers)
+
+
+def _match(data: Json) -> str:
+    return _selector((data["spec"].get("selector") or {}).get("matchLabels"))
+
+
+def _deployment(data: Json, now: Now) -> Sequence[Any]:
+    status = _status(data)
+    replicas = data["spec"].get("replicas", 1)
+    return [
+        data["metadata"]["name"],
+        f"{status.get('readyReplicas', 0)}/{replicas}",
+        status.get("updatedReplicas", 0),
+        status.get("availableReplicas", 0),
+        age(data["metadata"].get("creationTimestamp"), now),
+        *_template(data),
+        _match(data),
+    ]
+
+
+def _replica_set(data: Json, now: Now) -> Sequence[Any]:
+    status = _status(data)
+    return [
+        data["metadata"]["name"],
+        data["spec"].get("replicas", 1),
+        status.get("replicas", 0),
+        status.get("readyReplicas", 0),
+        age(data["metadata"].get("creationTimestamp"), now),
+        *_template(data),
+        _match(data),
+    ]
+
+
+def _stateful_set(data: Json, now: Now) -> Sequence[Any]:
+    status = _status(data)
+    ready = f"{status.get('readyReplicas', 0)}/{data['spec'].get('replicas', 1)}"
+    created = age(data["metadata"].get("creationTimestamp"), now)
+    return [data["metadata"]["name"], ready, created, *_template(data)]
+
+
+def _namespace(data: Json, now: Now) -> Sequence[Any]:
+    phase = _status(data).get("phase", "Active")
+    return [data["metadata"]["name"], phase, age(data["metadata"].get("creationTimestamp"), now)]
+
+
+def _node(data: Json, now: Now) -> Sequence[Any]:
+    status = _status(data)
+    conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    info = status.get("nodeInfo") or {}
+    addresses = {a["type"]: a["address"] for a in status.get("addresses") or ()}
+    return [
+        data["metadata"]["name"],
+        "Ready" if conditions.get("Ready") == "True" else "NotReady",
+        "control-plane",
+        age(data["metadata"].get("creationTimestamp"), now),
+        info.get("kubeletVersion", ""),
+        addresses.get("InternalIP", "<none>"),
+        "<none>",
+        info.get("osImage", ""),
+        info.get("kernelVersion", ""),
+        info.get("containerRuntimeVersion", ""),
+    ]
+
+
+def _event(data: Json, now: Now) -> Sequence[Any]:
+    involved = data.get("involvedObject") or {}
+    last = data.get("lastTimestamp") or data["metadata"].get("creationTimestamp")
+    return [
+        age(last, now),
+        data.get("type", ""),
+        data.get("reason", ""),
+        f"{str(involved.get('kind', '')).lower()}/{involved.get('name', '')}",
+        data.get("message", ""),
+    ]
+
+
+def _counted(field: str) -> Row:
+    def row(data: Json, now: Now) -> Sequence[Any]:
+        created = age(data["metadata"].get("creationTimestamp"), now)
+        return [data["metadata"]["name"], len(data.get(field) or ()), created]
+
+    return row
+
+
+def _secret(data: Json, now: Now) -> Sequence[Any]:
+    created = age(data["metadata"].get("creationTimestamp"), now)
+    name = data["metadata"]["name"]
+    return [name, data.get("type", ""), len(data.get("data") or ()), created]
+
+
+def _endpoint_slice(data: Json, now: Now) -> Sequence[Any]:
+    ports = ",".join(str(p.get("port")) for p in data.get("ports") or ()) or "<unset>"
+    addresses = [a for e in data.get("endpoints") or () for a in e.get("addresses") or ()]
+    created = age(data["metadata"].get("creationTimestamp"), now)
+    listed = ",".join(addresses) or "<unset>"
+    return [data["metadata"]["name"], data.get("addressType", ""), ports, listed, created]
+
+
+def _definition(data: Json, _now: Now) -> Sequence[Any]:
+    return [data["metadata"]["name"], data["metadata"].get("creationTimestamp", "")]
+
+
+def _plain(data: Json, now: Now) -> Sequence[Any]:
+    return [data["metadata"]["name"], age(data["metadata"].get("creationTimestamp"), now)]
+
+
+_WIDE = "+"
+"""Marks columns that only `-o wide` shows."""
+
+_TABLES: Mapping[str, tuple[str, Row]] = {
+    "Pod": (
+        "Name Ready Status Restarts Age +IP +Node +Nominated_Node +Readiness_Gates",
+        _pod,
+    ),
+    "Service": ("Name Type Cluster-IP External-IP Port(s) Age +Selector", _service),
+    "Deployment": (
+        "Name Ready Up-to-date Available Age +Containers +Images +Selector",
+        _deployment,
+    ),
+    "ReplicaSet": ("Name Desired Current Ready Age +Containers +Images +Selector", _replica_set),
+    "StatefulSet": ("Name Ready Age +Containers +Images", _stateful_set),
+    "Namespace": ("Name Status Age", _namespace),
+    "Node": (
+        "Name Status Roles Age Version +Internal-IP +External-IP +OS-Image +Kernel-Version "
+        "+Container-Runtime",
+        _node,
+    ),
+    "Event": ("Last_Seen Type Reason Object Message", _event),
+    "ConfigMap": ("Name Data Age", _counted("data")),
+    "Secret": ("Name Type Data Age", _secret),
+    "ServiceAccount": ("Name Secrets Age", _counted("secrets")),
+    "EndpointSlice": ("Name AddressType Ports Endpoints Age", _endpoint_slice),
+    "CustomResourceDefinition": ("Name Created_At", _definition),
+}
+
+
+def table(kind: Kind, items: Sequence[Json], version: str, now: Now, *, include: str) -> Json:
+    """A meta.k8s.io Table. `include`: Metadata, Object or None, for each row's object."""
+    names, row = _table_of(kind)
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": version},
+        "columnDefinitions": [_column(name) for name in names],
+        "rows": [
+            {"cells": list(row(data, now)), "object": _object(data, include)} for data in items
+        ],
+    }
+
+
+def _table_of(kind: Kind) -> tuple[list[str], Row]:
+    if kind.name in _TABLES:
+        names, row = _TABLES[kind.name]
+        return names.split(), row
+    if not kind.columns:
+        return ["Name", "Age"], _plain
+    return ["Name", *(c.name.replace(" ", "_") for c in kind.columns)], _custom(kind)
+
+
+def _custom(kind: Kind) -> Row:
+    def row(data: Json, now: Now) -> Sequence[Any]:
+        cells: list[Any] = [data["metadata"]["name"]]
+        for column in kind.columns:
+            value: Any = data
+            for step in column.json_path.lstrip(".").split("."):
+                value = value.get(step) if isinstance(value, dict) else None
+            if column.type == "date":
+                value = age(value, now)
+            elif isinstance(value, list):
+                value = "[" + ",".join(f'"{v}"' for v in value) + "]"
+            cells.append("" if value is None else value)
+        return cells
+
+    return row
+
+
+def _column(name: str) -> Json:
+    wide = name.startswith(_WIDE)
+    plain = name.lstrip(_WIDE).replace("_", " ")
+    return {
+        "name": plain,
+        "type": "string",
+        "format": "name" if plain == "Name" else "",
+        "description": "",
+        "priority": 1 if wide else 0,
+    }
+
+
+def _object(data: Json, include: str) -> Json | None:
+    if include == "None":
+        return None
+    if include == "Object":
+        return data
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": data["metadata"],
+    }
