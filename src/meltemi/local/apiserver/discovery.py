@@ -184,12 +184,9 @@ def openapi_document(registry: Registry, group_name: str, version: str) -> Json 
         name = ".".join((*reversed(group_name.split(".")), version, kind.name)).lstrip(".")
         schemas[name] = registry.schema(kind, version) or _open_schema()
         schemas[name] = {**schemas[name], "x-kubernetes-group-version-kind": [known]}
-        operations = {
-            verb: _operation(verb, known, custom=registry.is_custom(kind))
-            for verb in ("get", "put", "patch", "delete")
-        }
+        operations = {verb: _operation(verb, known) for verb in ("get", "put", "patch", "delete")}
         paths[f"{root}{where}/{kind.plural}/{{name}}"] = operations
-        paths[f"{root}{where}/{kind.plural}"] = {"post": _operation("post", known, custom=False)}
+        paths[f"{root}{where}/{kind.plural}"] = {"post": _operation("post", known)}
     info = {"title": "Meltemi", "version": "v1.32.0"}
     return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
 
@@ -210,7 +207,9 @@ def _open_schema() -> Json:
     }
 
 
-def _operation(verb: str, known: Json, *, custom: bool) -> Json:
+def _operation(verb: str, known: Json) -> Json:
+    """Strategic merge is not named: kubectl would then want every field's schema, and without
+    it works out such patches from the types it was built with."""
     action = {"get": "get", "put": "put", "patch": "patch", "delete": "delete", "post": "post"}
     names = ("dryRun", "fieldManager", "fieldValidation", "force", "pretty")
     operation: Json = {
@@ -221,8 +220,6 @@ def _operation(verb: str, known: Json, *, custom: bool) -> Json:
     }
     if verb == "patch":
         kinds = ["json-patch+json", "merge-patch+json", "apply-patch+yaml"]
-        if not custom:
-            kinds.append("strategic-merge-patch+json")
         content = {f"application/{k}": {"schema": {"type": "object"}} for k in kinds}
         operation["requestBody"] = {"content": content}
     return operation

@@ -25,6 +25,7 @@ from meltemi.local.apiserver.watching import Form, Pages, Watch, error_line, par
 
 Json = dict[str, Any]
 _JSON = "application/json"
+_AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
 class Handlers:
@@ -43,7 +44,10 @@ class Handlers:
         path = request.path.rstrip("/") or "/"
         document = self._document(path, request.headers.get("Accept", ""))
         if document is not None:
-            return _json(document)
+            response = _json(document)
+            if document.get("kind") == "APIGroupDiscoveryList":
+                response.headers["Content-Type"] = _AGGREGATED
+            return response
         body = await request.read() if request.can_read_body else b""
         parts = path.strip("/").split("/")
         if request.method == "POST" and len(parts) == 4 and parts[0] == "apis":

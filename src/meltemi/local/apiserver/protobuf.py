@@ -143,7 +143,8 @@ def _varint(body: bytes, position: int) -> tuple[int, int]:
 def _message(name: str, body: bytes, depth: int) -> Json:
     if depth > _DEPTH:
         raise ValueError("it is nested too deeply")
-    known, data = _MESSAGES[name], {}
+    known = _MESSAGES[name]
+    data: Json = {}
     for number, value in _fields(body):
         if number not in known:
             continue
