@@ -12,7 +12,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     kubeconfig: Path | None
     """None: the cluster this process runs in."""
     run_dir: Path
-    """Unix sockets: `xds.sock` (ADS and CA) and `control.sock` (the CLI)."""
+    """Where `control.sock` goes, which the CLI asks."""
+    xds_socket: Path
+    """Serves ADS and the CA to the proxies of this machine."""
     cache_dir: Path
     """Envoy's descriptors, read once per build."""
     console_fd: int | None = None

@@ -13,6 +13,7 @@ def serve(
         Path | None, typer.Option(help="The API to serve; default: the cluster this runs in.")
     ] = None,
     run_dir: Annotated[Path, typer.Option(help="Where unix sockets go.")] = Path("/run/meltemi"),
+    xds_socket: Annotated[Path | None, typer.Option(hidden=True)] = None,
     console_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     console_port: Annotated[int, typer.Option(help="The console's port.")] = 20001,
     host: Annotated[str, typer.Option(help="The address the ports listen on.")] = "127.0.0.1",
@@ -36,6 +37,7 @@ def serve(
         Options(
             kubeconfig=kubeconfig,
             run_dir=run_dir,
+            xds_socket=xds_socket or run_dir / "xds.sock",
             cache_dir=Path(cache) / "meltemi",
             console_fd=console_fd,
             console_port=console_port,

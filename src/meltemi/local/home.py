@@ -22,7 +22,10 @@ class Home:
         self.run = root / "run"
         self.logs = root / "logs"
         self.kubeconfig = root / "kubeconfig"
-        self.xds_socket = self.run / "xds.sock"
+        self.xds_socket = root / "xds" / "xds.sock"
+        """In a directory of its own: proxies, which are other users, may enter it."""
+        self.proxies = root / "p"
+        """A short name: the paths of unix sockets below it must stay under 108 bytes."""
         self.control_socket = self.run / "control.sock"
         self.node_socket = self.run / "node.sock"
         self.supervisor_pid = self.run / "supervisor.pid"
@@ -32,6 +35,8 @@ class Home:
         """Make the directories, closed to other users."""
         for path in (self.root, self.run, self.logs):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (self.xds_socket.parent, self.proxies):
+            path.mkdir(mode=0o755, exist_ok=True)
 
     def pid_file(self, component: str) -> Path:
         return self.run / f"{component}.pid"

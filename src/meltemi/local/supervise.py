@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from meltemi.local.home import Home
 from meltemi.local.sandbox import SandboxError, enter
 from meltemi.local.supervisor import Component, Supervisor, python_module
 
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _INGRESS = "istio-system/istio-ingressgateway:80"
 
 
@@ -58,6 +60,10 @@ def components(
                 config,
                 "--run-dir",
                 str(home.run),
+                "--xds-socket",
+                str(home.xds_socket),
+                "--webhook-url",
+                "https://127.0.0.1:15017",
                 "--console-fd",
                 str(console),
                 "--cert-lifetime",
@@ -67,6 +73,17 @@ def components(
         ),
         Component("node", python_module("meltemi.local.node", *node), (ingress,)),
     )
+
+
+def _enter(api_fd: int) -> socket.socket:
+    """Enter the mesh's namespaces, and open there the port that the API has outside."""
+    outside = socket.socket(fileno=os.dup(api_fd))
+    port = outside.getsockname()[1]
+    outside.close()
+    enter()
+    inside = socket.create_server(("127.0.0.1", port), backlog=1024)
+    inside.set_inheritable(True)
+    return inside
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -82,10 +99,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     fds = [int(fd) for fd in options.fds.split(",")]
     home.supervisor_pid.write_text(str(os.getpid()))
     try:
+        environment = dict(os.environ)
+        environment["PATH"] = f"{environment.get('PATH', '')}:{_SBIN}"
         if os.geteuid() != 0:
-            enter(home.run)
+            inside = _enter(fds[2])
+            fds.append(inside.fileno())
+            environment["MELTEMI_ROOTLESS"] = "1"
         parts = components(home, fds, images=options.images, cert_lifetime=options.cert_lifetime)
-        asyncio.run(Supervisor(home, os.environ).run(parts))
+        asyncio.run(Supervisor(home, environment).run(parts))
     except SandboxError as error:
         sys.exit(str(error))
     finally:

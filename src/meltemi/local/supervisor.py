@@ -102,5 +102,5 @@ async def _end(pid: int | None) -> None:
 
 
 def python_module(module: str, *arguments: str) -> tuple[str, ...]:
-    """The command that runs one of our modules with this interpreter."""
-    return (sys.executable, "-m", module, *arguments)
+    """The command that runs one of our modules with this interpreter, and ends with its parent."""
+    return ("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", module, *arguments)

@@ -1,0 +1,192 @@
+"""`python -m meltemi.local.node`: the node of a local mesh, with the controllers."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from meltemi.base.clock import SystemClock
+from meltemi.kube.client import Client
+from meltemi.kube.informer import Informer
+from meltemi.kube.kubeconfig import access_from_file
+from meltemi.kube.paths import Selection
+from meltemi.local import controllers
+from meltemi.local.home import Home
+from meltemi.local.images.table import BadTable, Table
+from meltemi.local.node import names, publish, register, vips
+from meltemi.local.node.api import Api
+from meltemi.local.node.errors import NodeError
+from meltemi.local.node.events import Events
+from meltemi.local.node.machine import Machine
+from meltemi.local.node.network import Network, Subnet, nft
+from meltemi.local.node.pods import Pods
+from meltemi.local.node.services import ServiceTable
+from meltemi.local.node.spawn import Spawner
+from meltemi.local.node.volumes import Objects
+from meltemi.proxy.agent import Agent
+
+log = logging.getLogger("meltemi.local.node")
+
+NODE = "meltemi"
+_QUIET = 0.01
+
+
+async def run(home: Home, images: Table, published: Sequence[publish.Published]) -> None:
+    """Run until SIGTERM."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    clock, spread = SystemClock(), random.Random()
+    network = Network(Subnet())
+    async with AsyncExitStack() as stack:
+        await network.set_up()
+        stack.push_async_callback(network.clean)
+        spawner = await stack.enter_async_context(Spawner())
+        client = await stack.enter_async_context(
+            Client(access_from_file(home.kubeconfig), user_agent="meltemi-node")
+        )
+        agent = await stack.enter_async_context(
+            Agent(ca_target=f"unix:{home.xds_socket}", clock=clock)
+        )
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        machine = Machine(
+            home=home,
+            node_name=NODE,
+            is_root=os.environ.get("MELTEMI_ROOTLESS") != "1",
+            client=client,
+            clock=clock,
+            spawner=spawner,
+            images=images,
+            agent=agent,
+            network=network,
+            events=Events(client, clock, NODE),
+            objects=Objects(),
+            services=ServiceTable(),
+            session=session,
+        )
+        with contextlib.suppress(asyncio.CancelledError):
+            await _serve(machine, stack, published, stopping, spread)
+
+
+async def _serve(
+    machine: Machine,
+    stack: AsyncExitStack,
+    published: Sequence[publish.Published],
+    stopping: asyncio.Event,
+    spread: random.Random,
+) -> None:
+    client, table = machine.client, machine.services
+    changed = asyncio.Event()
+
+    def deliver_services(events: Sequence[object]) -> None:
+        table.deliver(events)  # type: ignore[arg-type]
+        changed.set()
+
+    async with asyncio.TaskGroup() as group:
+        pods = Pods(machine, group)
+        api = Api(machine, pods.find, pods.all)
+        await _listen(machine.home.node_socket, api.application(), stack)
+        zone = names.Zone(table)
+        upstream = names.upstream_servers(_resolv_conf(), machine.host_ip)
+        server = names.NameServer(zone, upstream)
+        early = [
+            Informer(client, Selection(kind), deliver, random=spread)
+            for kind, deliver in (
+                ("Service", deliver_services),
+                ("EndpointSlice", deliver_services),
+                ("ConfigMap", machine.objects.deliver),
+                ("Secret", machine.objects.deliver),
+            )
+        ]
+        tasks = [
+            *(informer.run() for informer in early),
+            machine.events.run(),
+            server.serve(machine.host_ip),
+            _keep_vips(table, changed, machine.network.subnet),
+            *(publish.serve(p, table) for p in published),
+            controllers.run(client, machine.clock, NODE, spread),
+            _end(stopping, machine.spawner),
+        ]
+        for task in tasks:
+            group.create_task(task, name="node")
+        await register.register(client, NODE, machine.host_ip, machine.clock)
+        for informer in early:
+            await informer.synced.wait()
+        own = Selection("Pod", fields=f"spec.nodeName={NODE}")
+        follow = Informer(client, own, pods.deliver, random=spread)
+        group.create_task(follow.run(), name="pods of the node")
+
+
+async def _end(stopping: asyncio.Event, spawner: Spawner) -> None:
+    """End the node when it is told to, or when its containers are lost."""
+    waits = [asyncio.create_task(event.wait()) for event in (stopping, spawner.gone)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    if spawner.gone.is_set():
+        log.error("the zygote ended; the node ends too, and starts anew")
+    raise asyncio.CancelledError
+
+
+async def _listen(path: Path, application: web.Application, stack: AsyncExitStack) -> None:
+    path.unlink(missing_ok=True)
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.UnixSite(runner, str(path)).start()
+    path.chmod(0o600)
+
+
+async def _keep_vips(table: ServiceTable, changed: asyncio.Event, subnet: Subnet) -> None:
+    """Keep the kernel's rules as the services are."""
+    applied = ""
+    while True:
+        await changed.wait()
+        await asyncio.sleep(_QUIET)
+        changed.clear()
+        script = vips.ruleset(table, subnet)
+        if script == applied:
+            continue
+        try:
+            await nft(script)
+            applied = script
+        except NodeError as error:
+            log.error("virtual addresses: %s", error)
+
+
+def _resolv_conf() -> str:
+    try:
+        return Path("/etc/resolv.conf").read_text()
+    except OSError:
+        return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="meltemi-node")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--publish", action="append", default=[], type=publish.Published.parse)
+    parser.add_argument("--kubeconfig", type=Path)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        table = Table.from_file(options.images) if options.images else Table()
+        asyncio.run(run(Home(options.data), table, options.publish))
+    except (NodeError, BadTable) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Container logs: lines with their time, rotated, followed by any number of readers."""
+
+import asyncio
+import contextlib
+import datetime
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+
+from meltemi.base.clock import Clock
+
+_ROTATE_AT = 10 << 20
+_KEPT = 3
+_LONGEST_LINE = 16384
+_TAIL_BLOCK = 65536
+
+
+class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of `kubectl logs`."""
+
+    follow: bool = False
+    timestamps: bool = False
+    tail: int | None = None
+    since: datetime.datetime | None = None
+    limit: int | None = None
+    """Bytes."""
+
+
+class Log:
+    """One run of a container: a pipe's lines go to a file, each after its time."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._clock = clock
+        self._file = path.open("ab", buffering=0)
+        self._partial = b""
+        self._grown = asyncio.Event()
+        self.is_closed = False
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they come from the container."""
+        lines = (self._partial + data).split(b"\n")
+        self._partial = lines.pop()
+        if len(self._partial) > _LONGEST_LINE:
+            lines.append(self._partial)
+            self._partial = b""
+        if lines:
+            stamp = self._stamp()
+            self._write(b"".join(stamp + line + b"\n" for line in lines))
+
+    def close(self) -> None:
+        """The container has ended: what is left of a line is written, readers stop."""
+        if self.is_closed:
+            return
+        if self._partial:
+            self._write(self._stamp() + self._partial + b"\n")
+            self._partial = b""
+        self.is_closed = True
+        self._file.close()
+        self._notify()
+
+    def _stamp(self) -> bytes:
+        return f"{self._clock.now():%Y-%m-%dT%H:%M:%S.%f}000Z ".encode()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        if self._file.tell() > _ROTATE_AT:
+            self._rotate()
+        self._notify()
+
+    def _notify(self) -> None:
+        done, self._grown = self._grown, asyncio.Event()
+        done.set()
+
+    def _rotate(self) -> None:
+        self._file.close()
+        for number in range(_KEPT, 0, -1):
+            older = self.path.with_suffix(f".log.{number}")
+            if older.exists():
+                older.replace(self.path.with_suffix(f".log.{number + 1}"))
+        self.path.with_suffix(f".log.{_KEPT + 1}").unlink(missing_ok=True)
+        self.path.replace(self.path.with_suffix(".log.1"))
+        self._file = self.path.open("ab", buffering=0)
+
+    async def grown(self) -> None:
+        await self._grown.wait()
+
+
+async def read(path: Path, query: LogQuery, live: Log | None) -> AsyncIterator[bytes]:
+    """The wanted lines; with `follow` and a live log, also those to come.
+
+    Yields blocks of whole lines. Raises FileNotFoundError when there is no log.
+    """
+    left = query.limit
+    with path.open("rb") as file:
+        os.lseek(file.fileno(), _start(file.fileno(), query.tail), os.SEEK_SET)
+        pending = b""
+        while True:
+            waiter = live.grown if live is not None and not live.is_closed else None
+            event = asyncio.ensure_future(waiter()) if waiter and query.follow else None
+            data = file.read(1 << 20)
+            if data:
+                if event is not None:
+                    event.cancel()
+                lines = (pending + data).split(b"\n")
+                pending = lines.pop()
+                block = _shown(lines, query)
+                if left is not None:
+                    block, left = block[:left], left - len(block[:left])
+                if block:
+                    yield block
+                if left == 0:
+                    return
+                continue
+            if event is None:
+                return
+            with contextlib.suppress(asyncio.CancelledError):
+                await event
+
+
+def _shown(lines: list[bytes], query: LogQuery) -> bytes:
+    since = f"{query.since:%Y-%m-%dT%H:%M:%S.%f}".encode() if query.since else b""
+    cut = _without_time if not query.timestamps else _as_is
+    return b"".join(cut(line) + b"\n" for line in lines if line[:26] >= since)
+
+
+def _without_time(line: bytes) -> bytes:
+    return line.partition(b" ")[2]
+
+
+def _as_is(line: bytes) -> bytes:
+    return line
+
+
+def _start(fd: int, tail: int | None) -> int:
+    """Where the last `tail` lines begin."""
+    if tail is None:
+        return 0
+    end = position = os.lseek(fd, 0, os.SEEK_END)
+    if tail <= 0:
+        return end
+    seen = 0
+    while position > 0:
+        size = min(_TAIL_BLOCK, position)
+        position -= size
+        block = os.pread(fd, size, position)
+        for match in reversed(list(re.finditer(b"\n", block))):
+            place = position + match.end()
+            if place == end:
+                continue
+            seen += 1
+            if seen == tail:
+                return place
+    return 0
+
+
+class PipeReader:
+    """Reads a pipe into a function as data comes, until its end."""
+
+    def __init__(self, fd: int, take: Callable[[bytes], None]) -> None:
+        self._fd = fd
+        self._take = take
+        self.ended = asyncio.Event()
+        os.set_blocking(fd, False)
+        self.resume()
+
+    def pause(self) -> None:
+        """Leave data in the pipe, so that who writes there waits."""
+        asyncio.get_running_loop().remove_reader(self._fd)
+
+    def resume(self) -> None:
+        if not self.ended.is_set():
+            asyncio.get_running_loop().add_reader(self._fd, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._fd, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._take(data)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        if not self.ended.is_set():
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self.ended.set()

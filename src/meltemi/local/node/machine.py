@@ -1,0 +1,55 @@
+"""What every pod of the node shares."""
+
+import msgspec
+from aiohttp import ClientSession
+
+from meltemi.base.clock import Clock
+from meltemi.kube.client import Client
+from meltemi.local.home import Home
+from meltemi.local.images.table import Table
+from meltemi.local.node.events import Events
+from meltemi.local.node.network import Network
+from meltemi.local.node.services import ServiceTable
+from meltemi.local.node.spawn import Spawner
+from meltemi.local.node.volumes import Objects
+from meltemi.proxy.agent import Agent
+
+PROXY_USER = 1337
+"""The user Envoy runs as; capture rules know its traffic by it."""
+PROXY_MARK = 0x539
+"""Without root there is one user only: Envoy's sockets carry this mark instead."""
+
+DEFAULT_CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 29, 31)
+"""What container runtimes leave to a container, less mknod."""
+NET_ADMIN = 12
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """The node's parts, made once at its start."""
+
+    home: Home
+    node_name: str
+    is_root: bool
+    """Real root: users can be changed, and Envoy has one of its own."""
+    client: Client
+    clock: Clock
+    spawner: Spawner
+    images: Table
+    agent: Agent
+    network: Network
+    events: Events
+    objects: Objects
+    services: ServiceTable
+    session: ClientSession
+
+    @property
+    def host_ip(self) -> str:
+        return self.network.subnet.gateway
+
+    @property
+    def proxy_mark(self) -> int | None:
+        return None if self.is_root else PROXY_MARK
+
+    def stamp(self) -> str:
+        """Now, as the API writes it."""
+        return f"{self.clock.now():%Y-%m-%dT%H:%M:%SZ}"

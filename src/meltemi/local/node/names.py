@@ -1,0 +1,268 @@
+"""The pods' name server: Services, headless records, ExternalName; the rest is asked elsewhere.
+
+The records follow the Kubernetes DNS specification (A, SRV, PTR, CNAME) for the cluster domain.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+from dnslib import AAAA, CNAME, PTR, QTYPE, RCODE, RR, SRV, A, DNSError, DNSRecord
+
+from meltemi.local.node.services import Backend, ServiceTable, Virtual
+
+log = logging.getLogger(__name__)
+
+_TTL = 5
+_FORWARD_SECONDS = 3.0
+_MOST_PENDING = 512
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Records for a question; `exists` tells a name without such records from no name at all."""
+
+    records: tuple[RR, ...] = ()
+    exists: bool = True
+
+
+class Zone:
+    """Answers questions about the cluster's domain from the table of services. No I/O."""
+
+    def __init__(self, table: ServiceTable, domain: str = "cluster.local") -> None:
+        self._table = table
+        self._domain = domain
+
+    def owns(self, name: str) -> bool:
+        """Whether a name is the cluster's to answer, forward or reverse."""
+        if name.endswith(".in-addr.arpa"):
+            return self._owner(name) is not None
+        return name == self._domain or name.endswith(f".{self._domain}")
+
+    def answer(self, name: str, kind: str) -> Answer:
+        """`name` in lower case without the final dot; `kind` such as `A`."""
+        if name.endswith(".in-addr.arpa"):
+            owner = self._owner(name)
+            target = f"{owner}.svc.{self._domain}" if owner else ""
+            records = _records(name, "PTR", [PTR(target)]) if owner and kind == "PTR" else ()
+            return Answer(records, exists=owner is not None)
+        parts = name[: -len(self._domain) - 1].split(".") if name != self._domain else []
+        if parts[-1:] != ["svc"]:
+            return Answer(exists=not parts)
+        parts.pop()
+        if len(parts) < 2:
+            return Answer(
+                exists=any(s.namespace == parts[-1] for s in self._table) if parts else True
+            )
+        namespace, service = parts[-1], parts[-2]
+        found = self._table.get(namespace, service)
+        if found is None:
+            return Answer(exists=False)
+        return self._of_service(found, name, parts[:-2], kind)
+
+    def _of_service(self, service: Virtual, name: str, rest: Sequence[str], kind: str) -> Answer:
+        if service.external_name:
+            return Answer(_records(name, "CNAME", [CNAME(service.external_name)]))
+        match rest:
+            case []:
+                return Answer(_addresses(name, _ips(service), kind))
+            case [port, protocol] if port.startswith("_") and protocol.startswith("_"):
+                return self._ports(service, name, port[1:], protocol[1:], kind)
+            case [host] if service.is_headless:
+                ips = [b.ip for b in service.backends if _host(b) == host]
+                return Answer(_addresses(name, ips, kind), exists=bool(ips))
+        return Answer(exists=False)
+
+    def _ports(self, service: Virtual, name: str, port: str, protocol: str, kind: str) -> Answer:
+        base = f"{service.name}.{service.namespace}.svc.{self._domain}"
+        targets: list[SRV] = []
+        for p in service.ports:
+            if p.name != port or p.protocol.lower() != protocol:
+                continue
+            if service.is_headless:
+                hosts = sorted((_host(b), b.ports.get(p.name, p.port)) for b in service.ready)
+                targets += [SRV(0, 100, number, f"{host}.{base}") for host, number in hosts]
+            else:
+                targets.append(SRV(0, 100, p.port, base))
+        wanted = targets if kind == "SRV" else []
+        return Answer(_records(name, "SRV", wanted), exists=bool(targets))
+
+    def _owner(self, name: str) -> str | None:
+        """The service, or the named endpoint of one, that a reverse name belongs to."""
+        digits = name.removesuffix(".in-addr.arpa").split(".")
+        ip = ".".join(reversed(digits))
+        for service in self._table:
+            if service.cluster_ip == ip:
+                return f"{service.name}.{service.namespace}"
+            if service.is_headless:
+                for backend in service.backends:
+                    if backend.ip == ip:
+                        return f"{_host(backend)}.{service.name}.{service.namespace}"
+        return None
+
+
+def _ips(service: Virtual) -> Sequence[str]:
+    if service.is_headless:
+        return [backend.ip for backend in service.ready]
+    return [service.cluster_ip]
+
+
+def _host(backend: Backend) -> str:
+    return backend.hostname or backend.ip.replace(".", "-")
+
+
+def _addresses(name: str, ips: Iterable[str], kind: str) -> tuple[RR, ...]:
+    versions = {"A": 4, "AAAA": 6}
+    wanted = [ip for ip in ips if ipaddress.ip_address(ip).version == versions.get(kind)]
+    return _records(name, kind, [A(ip) if kind == "A" else AAAA(ip) for ip in wanted])
+
+
+def _records(name: str, kind: str, data: Iterable[object]) -> tuple[RR, ...]:
+    number = getattr(QTYPE, kind)
+    return tuple(RR(name, number, ttl=_TTL, rdata=d) for d in data)
+
+
+class NameServer:
+    """UDP and TCP on the pods' gateway address. Use `serve`; it ends by cancellation."""
+
+    def __init__(self, zone: Zone, upstream: Sequence[str]) -> None:
+        self._zone = zone
+        self._upstream = upstream
+        self._pending: set[asyncio.Task[None]] = set()
+
+    async def serve(self, address: str, port: int = 53) -> None:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: _Udp(self), local_addr=(address, port)
+        )
+        server = await asyncio.start_server(self._stream, address, port)
+        try:
+            async with server:
+                await server.serve_forever()
+        finally:
+            transport.close()
+
+    def datagram(
+        self, data: bytes, peer: tuple[str, int], reply: asyncio.DatagramTransport
+    ) -> None:
+        """Answer at once what is ours; the rest in a task of its own."""
+        query = _parse(data)
+        if query is None:
+            return
+        answer = self._local(query)
+        if answer is not None:
+            reply.sendto(_fit(answer), peer)
+        elif len(self._pending) < _MOST_PENDING:
+            task = asyncio.create_task(self._relay(data, query, peer, reply), name="dns upstream")
+            self._pending.add(task)
+            task.add_done_callback(self._pending.discard)
+
+    async def _relay(
+        self, data: bytes, query: DNSRecord, peer: tuple[str, int], reply: asyncio.DatagramTransport
+    ) -> None:
+        reply.sendto(await self._forward(data, query), peer)
+
+    def _local(self, query: DNSRecord) -> DNSRecord | None:
+        name = str(query.q.qname).rstrip(".").lower()
+        if not self._zone.owns(name):
+            return None
+        answer = self._zone.answer(name, QTYPE[query.q.qtype])
+        message = query.reply()
+        message.header.aa = 1
+        message.header.ra = 1
+        for record in answer.records:
+            message.add_answer(record)
+        if not answer.exists:
+            message.header.rcode = RCODE.NXDOMAIN
+        return message
+
+    async def _forward(self, data: bytes, query: DNSRecord) -> bytes:
+        for server in self._upstream:
+            try:
+                async with asyncio.timeout(_FORWARD_SECONDS):
+                    return await _ask(server, data)
+            except (TimeoutError, OSError):
+                continue
+        message = query.reply()
+        message.header.ra = 1
+        message.header.rcode = RCODE.SERVFAIL if self._upstream else RCODE.NXDOMAIN
+        return bytes(message.pack())
+
+    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                size = int.from_bytes(await reader.readexactly(2), "big")
+                data = await reader.readexactly(size)
+                query = _parse(data)
+                if query is None:
+                    return
+                local = self._local(query)
+                packed = bytes(local.pack()) if local else await self._forward(data, query)
+                writer.write(len(packed).to_bytes(2, "big") + packed)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+
+
+class _Udp(asyncio.DatagramProtocol):
+    def __init__(self, server: NameServer) -> None:
+        self._server = server
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        assert self._transport is not None
+        self._server.datagram(data, addr, self._transport)
+
+
+def _parse(data: bytes) -> DNSRecord | None:
+    try:
+        record = DNSRecord.parse(data)
+    except DNSError:
+        return None
+    return record if record.questions else None
+
+
+def _fit(answer: DNSRecord) -> bytes:
+    """A datagram of at most 1,232 bytes; what does not fit is cut, so that the client asks by TCP."""
+    packed = bytes(answer.pack())
+    return packed if len(packed) <= 1232 else bytes(answer.truncate().pack())
+
+
+async def _ask(server: str, data: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, (server, 53))
+        await loop.sock_sendall(sock, data)
+        return await loop.sock_recv(sock, 4096)
+
+
+def upstream_servers(resolv_conf: str, own: str) -> Sequence[str]:
+    """The name servers of a resolv.conf that are not this one, IPv4 only."""
+    servers = []
+    for line in resolv_conf.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver" and words[1] != own and ":" not in words[1]:
+            servers.append(words[1])
+    return servers
+
+
+def pod_resolv_conf(namespace: str, server: str, domain: str = "cluster.local") -> str:
+    """What a pod with dnsPolicy ClusterFirst gets."""
+    search = f"{namespace}.svc.{domain} svc.{domain} {domain}"
+    return f"nameserver {server}\nsearch {search}\noptions ndots:5\n"
+
+
+def hosts_file(entries: Mapping[str, Sequence[str]]) -> str:
+    """/etc/hosts of a pod: address to names."""
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    lines += [f"{ip}\t{' '.join(names)}" for ip, names in entries.items()]
+    return "\n".join(lines) + "\n"

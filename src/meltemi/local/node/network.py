@@ -1,0 +1,193 @@
+"""The pod network: one bridge, one namespace and one address per pod.
+
+A pod's address is a /32 and all its traffic goes through the machine's side of the bridge, so that
+a connection to a ClusterIP and its answers pass the same rules (see `vips`).
+"""
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from meltemi.local.node import syscalls
+from meltemi.local.node.errors import NetworkFailed
+
+NAMESPACES = Path("/run/netns")
+
+
+class Subnet(msgspec.Struct, frozen=True):
+    """Where the pods of this machine live."""
+
+    bridge: str = "meltemi0"
+    pods: ipaddress.IPv4Network = ipaddress.IPv4Network("10.44.0.0/16")
+    services: ipaddress.IPv4Network = ipaddress.IPv4Network("10.43.0.0/16")
+
+    @property
+    def gateway(self) -> str:
+        """The machine's own address among the pods: router and name server."""
+        return str(self.pods[1])
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A pod's connection: its namespace and address."""
+
+    namespace: str
+    """Name under /run/netns."""
+    ip: str
+
+    @property
+    def path(self) -> str:
+        return str(NAMESPACES / self.namespace)
+
+
+class Addresses:
+    """Hands out pod addresses; one that was given back is used again last."""
+
+    def __init__(self, subnet: Subnet) -> None:
+        self._size = subnet.pods.num_addresses
+        self._subnet = subnet
+        self._next = 10
+        self._used: set[int] = set()
+
+    def take(self) -> str:
+        """Raises NetworkFailed when every address is in use."""
+        for _ in range(self._size):
+            number = self._next
+            self._next = self._next + 1 if self._next + 2 < self._size else 10
+            if number not in self._used:
+                self._used.add(number)
+                return str(self._subnet.pods[number])
+        raise NetworkFailed(f"no free address in {self._subnet.pods}")
+
+    def give_back(self, ip: str) -> None:
+        self._used.discard(int(ipaddress.IPv4Address(ip)) - int(self._subnet.pods[0]))
+
+
+class Network:
+    """Makes and removes the bridge and the pods' namespaces."""
+
+    def __init__(self, subnet: Subnet) -> None:
+        self.subnet = subnet
+        self._addresses = Addresses(subnet)
+        self._count = 0
+
+    async def set_up(self) -> None:
+        """Make the bridge; what an earlier run left behind is removed. Raises NetworkFailed."""
+        await self.clean()
+        bridge, gateway = self.subnet.bridge, self.subnet.gateway
+        await _ip(
+            (),
+            f"link add {bridge} type bridge",
+            f"addr add {gateway}/{self.subnet.pods.prefixlen} dev {bridge}",
+            f"link set {bridge} up",
+        )
+        await asyncio.to_thread(self._settings)
+
+    def _settings(self) -> None:
+        base = Path("/proc/sys/net/ipv4/conf") / self.subnet.bridge
+        try:
+            (base / "forwarding").write_text("1")
+            (base / "send_redirects").write_text("0")
+            Path("/proc/sys/net/ipv4/conf/all/send_redirects").write_text("0")
+        except OSError as error:
+            raise NetworkFailed(f"{error.filename}: {error.strerror}") from error
+
+    async def clean(self) -> None:
+        """Remove the bridge and every namespace of ours that is left."""
+        names = [n for n in _namespaces() if n.startswith(f"{self.subnet.bridge}-")]
+        if names:
+            await _ip((), *(f"netns del {name}" for name in names))
+        if Path(f"/sys/class/net/{self.subnet.bridge}").exists():
+            await _ip((), f"link del {self.subnet.bridge}")
+
+    async def connect(self) -> Link:
+        """A namespace for a pod, with loopback and eth0 up. Raises NetworkFailed."""
+        self._count += 1
+        number, ip = self._count, self._addresses.take()
+        name, veth = f"{self.subnet.bridge}-{number}", f"{self.subnet.bridge[:8]}v{number}"
+        gateway = self.subnet.gateway
+        try:
+            await _ip((), f"netns add {name}")
+            await _ip(
+                (),
+                f"link add {veth} type veth peer name eth0 netns {name}",
+                f"link set {veth} master {self.subnet.bridge} up",
+            )
+            await _ip(
+                ("-n", name),
+                "link set lo up",
+                f"addr add {ip}/32 dev eth0",
+                "link set eth0 up",
+                f"route add {gateway} dev eth0",
+                f"route add default via {gateway}",
+            )
+        except NetworkFailed:
+            self._addresses.give_back(ip)
+            raise
+        return Link(name, ip)
+
+    async def disconnect(self, link: Link) -> None:
+        """Remove a pod's namespace; its link goes with it."""
+        self._addresses.give_back(link.ip)
+        await _ip((), f"netns del {link.namespace}")
+
+
+def _namespaces() -> Iterable[str]:
+    return sorted(os.listdir(NAMESPACES)) if NAMESPACES.is_dir() else ()
+
+
+async def _ip(options: tuple[str, ...], *commands: str) -> None:
+    await run("ip", *options, "-batch", "-", text="\n".join(commands) + "\n")
+
+
+async def nft(script: str, *, namespace: str = "") -> None:
+    """Apply an nftables script, in a namespace under /run/netns if one is named."""
+    inside = ("nsenter", f"--net={NAMESPACES / namespace}") if namespace else ()
+    await run(*inside, "nft", "-f", "-", text=script)
+
+
+async def run(*argv: str, text: str) -> None:
+    """Run a tool of the machine to its end. Raises NetworkFailed with what it said."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except FileNotFoundError as error:
+        raise NetworkFailed(f"{argv[0]} is not installed") from error
+    output, _ = await process.communicate(text.encode())
+    if process.returncode != 0:
+        said = output.decode(errors="replace").strip().splitlines()
+        raise NetworkFailed(f"{argv[0]}: {said[0] if said else f'exit {process.returncode}'}")
+
+
+async def dial(path: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a port on the loopback of a network namespace. Raises OSError."""
+    sock = await asyncio.to_thread(_socket_in, path)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        return await asyncio.open_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _socket_in(path: str) -> socket.socket:
+    """A socket that belongs to another namespace; only this thread visits it, and returns."""
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.enter_path(path, syscalls.CLONE_NEWNET)
+        try:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        finally:
+            syscalls.setns(here, syscalls.CLONE_NEWNET)
+    finally:
+        os.close(here)
+    sock.setblocking(False)
+    return sock
