@@ -71,7 +71,7 @@ _SECURITY = ("v1", "v1beta1")
 
 
 def _kubernetes() -> tuple[Kind, ...]:
-    def kind(  # noqa: PLR0913
+    def kind(
         group: str,
         version: str,
         name: str,

@@ -1,0 +1,92 @@
+"""The webhook's HTTP face: AdmissionReview in, AdmissionReview out."""
+
+import base64
+import json
+import logging
+from collections.abc import Callable, Mapping
+
+import jsonpatch
+import msgspec
+from aiohttp import web
+
+from meltemi.api.decode import decode
+from meltemi.api.kinds import KINDS
+from meltemi.api.meta import Json
+from meltemi.api.validate import validate
+from meltemi.base.problems import Severity
+from meltemi.inject.patch import InjectConfig, NotInjected, Refused, inject
+
+log = logging.getLogger(__name__)
+
+JsonObject = dict[str, Json]
+NamespaceLabels = Callable[[str], Mapping[str, str]]
+_LARGEST = 8 << 20
+
+
+def application(
+    config: Callable[[], InjectConfig], namespace_labels: NamespaceLabels
+) -> web.Application:
+    """/inject, /validate and /ready."""
+
+    async def on_inject(request: web.Request) -> web.Response:
+        return await _answer(request, lambda r: _inject(r, config(), namespace_labels))
+
+    async def on_validate(request: web.Request) -> web.Response:
+        return await _answer(request, _validate)
+
+    async def on_ready(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    app = web.Application(client_max_size=_LARGEST)
+    app.add_routes(
+        [
+            web.post("/inject", on_inject),
+            web.post("/validate", on_validate),
+            web.get("/ready", on_ready),
+        ]
+    )
+    return app
+
+
+async def _answer(request: web.Request, decide: Callable[[JsonObject], JsonObject]) -> web.Response:
+    try:
+        review = msgspec.json.decode(await request.read(), type=dict[str, Json])
+        asked = review["request"]
+        response = {"uid": asked["uid"], **decide(asked)}
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        return web.json_response({"message": f"not an AdmissionReview: {error}"}, status=400)
+    body = {"apiVersion": review.get("apiVersion"), "kind": "AdmissionReview", "response": response}
+    return web.json_response(body)
+
+
+def _inject(asked: JsonObject, config: InjectConfig, labels: NamespaceLabels) -> JsonObject:
+    pod, namespace = asked["object"], asked.get("namespace") or "default"
+    try:
+        result = inject(pod, labels(namespace), config, namespace=namespace)
+    except Refused as error:
+        return _refusal(f"the sidecar cannot be injected: {error}")
+    if isinstance(result, NotInjected):
+        return {"allowed": True}
+    patch = jsonpatch.make_patch(pod, result).patch
+    encoded = base64.b64encode(json.dumps(patch).encode()).decode()
+    return {"allowed": True, "patchType": "JSONPatch", "patch": encoded}
+
+
+def _validate(asked: JsonObject) -> JsonObject:
+    raw = asked.get("object")
+    kind = str((asked.get("kind") or {}).get("kind"))
+    if not raw or kind not in KINDS:
+        return {"allowed": True}
+    outcome = decode(kind, msgspec.json.encode(raw))
+    problems = list(outcome.problems)
+    if outcome.value is not None:
+        problems += validate(outcome.value)
+    errors = [f"{p.path}: {p.message}" for p in problems if p.severity is Severity.ERROR]
+    if errors:
+        return _refusal("; ".join(errors))
+    warnings = [f"{p.path}: {p.message}" for p in problems]
+    return {"allowed": True, **({"warnings": warnings} if warnings else {})}
+
+
+def _refusal(message: str) -> JsonObject:
+    return {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": message}}
