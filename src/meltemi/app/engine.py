@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Problem
 from meltemi.base.resource import Change, NodeInfo
@@ -57,7 +59,8 @@ class Engine:
         self._publish = publish
         self._urgent = asyncio.Event()
         self._pending = asyncio.Event()
-        self._versions: dict[ObjectKey, str] = {}
+        self._delivered = 0
+        self._propagated = 0
 
     def deliver(self, events: Sequence[Event]) -> None:
         """Take a batch from an informer."""
@@ -69,6 +72,7 @@ class Engine:
             else:
                 source.set(event.key, event.raw)
             urgent = urgent or event.key.kind in URGENT_KINDS
+        self._delivered += 1
         self._pending.set()
         if urgent:
             self._urgent.set()
@@ -100,10 +104,24 @@ class Engine:
 
     async def propagate(self) -> None:
         """Bring every view up to date, hand the change to xDS, tell who waits."""
-        change = self.compiled.change(self.graph.propagate(), self.graph.revision)
-        self._publish(change)
+        delivered = self._delivered
+        changes = self.graph.propagate()
+        self._publish(self.compiled.change(changes, self.graph.revision))
+        self._propagated = delivered
         async with self.changed:
             self.changed.notify_all()
+
+    async def caught_up(self, key: ObjectKey, version: int) -> int:
+        """Wait until an object of at least this resource version has been propagated.
+
+        Answers the revision it is part of. Raises KeyError for a kind the mesh does not read.
+        """
+        source = self.objects.raw[key.kind]
+        async with self.changed:
+            await self.changed.wait_for(lambda: _version(source.get(key)) >= version)
+            wanted = self._delivered
+            await self.changed.wait_for(lambda: self._propagated >= wanted)
+            return self.graph.revision
 
     async def _debounce(self) -> None:
         """Return at once for urgent changes, else after a quiet moment."""
@@ -116,6 +134,22 @@ class Engine:
                     await _first(self._pending, self._urgent)
             except TimeoutError:
                 return
+
+
+class _Meta(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str = "0"
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    metadata: _Meta = _Meta()
+
+
+def _version(raw: bytes | None) -> int:
+    """The resource version of an object; a server that has no numbers counts as up to date."""
+    if raw is None:
+        return -1
+    version = msgspec.json.decode(raw, type=_Envelope).metadata.resource_version
+    return int(version) if version.isdecimal() else 0
 
 
 async def _first(*events: asyncio.Event) -> None:

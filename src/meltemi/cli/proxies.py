@@ -8,7 +8,8 @@ from urllib.parse import quote
 import typer
 
 from meltemi.cli.mesh import DataOption, ask, running_home
-from meltemi.cli.output import Format, print_data, print_table
+from meltemi.cli.output import Format, fail, print_data, print_table
+from meltemi.local.home import Home
 
 FormatOption = Annotated[Format, typer.Option("-o", "--output", help="table, json or yaml.")]
 
@@ -35,7 +36,7 @@ class Section(enum.StrEnum):
     LISTENER = "listener"
     ROUTE = "route"
     ENDPOINT = "endpoint"
-    SECRET = "secret"  # noqa: S105
+    SECRET = "secret"
     BOOTSTRAP = "bootstrap"
     ALL = "all"
 
@@ -52,7 +53,7 @@ def proxy_config(
     """
     name, _, namespace = pod.partition(".")
     place = f"{quote(namespace or 'default')}/{quote(name)}"
-    dump = ask(running_home(data), f"/debug/envoy/{place}")
+    dump = _ask_envoy(running_home(data), place, "/config_dump?include_eds")
     chosen = dump if section is Section.ALL else _section(dump, section)
     if output is Format.TABLE and section not in (Section.ALL, Section.BOOTSTRAP):
         header, rows = _TABLES[section](chosen)
@@ -61,6 +62,43 @@ def proxy_config(
         print_data(chosen, output)
     else:
         print_data(chosen, Format.JSON)
+
+
+def _ask_envoy(home: Home, place: str, path: str) -> Any:
+    """GET from a pod's Envoy, over the node: its admin port listens on the pod's loopback."""
+    import asyncio
+
+    async def get() -> bytes:
+        import aiohttp
+
+        connector = aiohttp.UnixConnector(str(home.node_socket))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            url = f"http://node/portforward/{place}/15000"
+            async with session.ws_connect(url, max_msg_size=0) as ws:
+                head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                await ws.send_bytes(head.encode())
+                return b"".join([message.data async for message in ws])
+
+    try:
+        reply = asyncio.run(get())
+    except Exception as error:
+        fail(f"pod {place.replace('/', '.')}: its Envoy does not answer: {error}")
+    head, _, body = reply.partition(b"\r\n\r\n")
+    if b"transfer-encoding: chunked" in head.lower():
+        body = _dechunked(body)
+    return json.loads(body)
+
+
+def _dechunked(body: bytes) -> bytes:
+    parts = []
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size, 16)
+        if not length:
+            break
+        parts.append(body[:length])
+        body = body[length + 2 :]
+    return b"".join(parts)
 
 
 _DUMPS = {

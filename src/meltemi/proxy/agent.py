@@ -153,7 +153,7 @@ class Agent:
                 leftover.unlink(missing_ok=True)
         except OSError as e:
             raise BadSpec(f"directory {spec.directory}: {e.strerror}") from e
-        return Launch(argv, dict(spec.env))
+        return Launch(argv, {**spec.env, **_own_identity(spec)})
 
     def _new_pod(self, spec: ProxySpec) -> _Pod:
         sds = SdsServer(spec.sds_path, self._codec, name=f"{spec.name}.{spec.namespace}")
@@ -182,6 +182,21 @@ class Agent:
             failure=lambda: identity.failure,
         )
         return _Pod(sds, identity, http)
+
+
+def _own_identity(spec: ProxySpec) -> dict[str, str]:
+    """Who the proxy is, for the labels of its metrics, which are the same in every bootstrap."""
+    labels = spec.labels
+    app = labels.get("app", "")
+    return {
+        "MELTEMI_WORKLOAD": spec.workload,
+        "MELTEMI_NAMESPACE": spec.namespace,
+        "MELTEMI_PRINCIPAL": identity_of(spec).uri,
+        "MELTEMI_APP": app or "unknown",
+        "MELTEMI_VERSION": labels.get("version", "unknown"),
+        "MELTEMI_SERVICE": labels.get("service.istio.io/canonical-name", app or spec.workload),
+        "MELTEMI_REVISION": labels.get("service.istio.io/canonical-revision", "latest"),
+    }
 
 
 def _lifetime(spec: ProxySpec) -> datetime.timedelta | None:

@@ -30,6 +30,8 @@ OPTIONS = (
 )
 """For the server both services share: a herd of reconnecting proxies must not be refused."""
 
+_LONGEST_START = 30.0
+
 PeerIdentity = Callable[[str], Identity | None]
 Context = Any
 
@@ -77,7 +79,11 @@ class Discovery:
         read: Callable[[bytes], DeltaRequest | Request],
         form: type[DeltaSession] | type[SotwSession],
     ) -> None:
-        if not self.ready.is_set():
+        try:
+            # A proxy that is told to come back waits longer than our start takes.
+            async with asyncio.timeout(_LONGEST_START):
+                await self.ready.wait()
+        except TimeoutError:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "not synced yet")
         try:
             first = read(await anext(requests))

@@ -39,6 +39,8 @@ class Subscription:
 
     def __init__(self) -> None:
         self.wildcard = False
+        self.owes = False
+        """A wildcard subscription is answered once even when there is nothing."""
         self.names: set[str] = set()
         self.has: dict[str, str] = {}
         """Name to the version the proxy last took; absent: it has none."""
@@ -104,7 +106,7 @@ class Session:
         out: list[bytes] = []
         for type_url in ORDER:
             found = self.types.get(type_url)
-            if found is not None and found.dirty and not found.nonce:
+            if found is not None and (found.dirty or found.owes) and not found.nonce:
                 body = self._send(type_url, found)
                 if body is not None:
                     out.append(body)
@@ -142,6 +144,12 @@ class Session:
                 continue
             ready[name] = resource
         return ready
+
+    def _owes(self, type_url: str, found: Subscription) -> bool:
+        """Whether a first answer must go out though it says nothing: Envoy starts only then."""
+        if not found.owes or found.dirty:
+            return False
+        return type_url not in _CLIENTS or self._clusters_settled()
 
     def _is_awaited(self, type_url: str, name: str) -> bool:
         """Whether the proxy asked for a name by itself, and waits to hear that it is not there."""
@@ -185,7 +193,9 @@ class Session:
         """Note what is about to be sent; answers the nonce."""
         found.count += 1
         found.nonce = str(found.count)
-        found.flight_revision = min(found.dirty.pop(name) for name in ready)
+        revisions = [found.dirty.pop(name) for name in ready]
+        found.flight_revision = min(revisions, default=self._cache.revision)
+        found.owes = False
         found.flight = {n: r.version if r is not None else None for n, r in ready.items()}
         found.sent_any = True
         return found.nonce
@@ -235,7 +245,7 @@ class DeltaSession(Session):
             found.has.update(request.initial)
             found.wildcard = not request.subscribe and request.type_url in WILDCARD_TYPES
             if found.wildcard or "*" in request.subscribe:
-                found.wildcard = True
+                found.wildcard = found.owes = True
                 self._mark_everything(request.type_url, self._cache.revision)
         if request.nonce:
             self._land(request.type_url, found, request.nonce, request.error)
@@ -253,7 +263,7 @@ class DeltaSession(Session):
 
     def _send(self, type_url: str, found: Subscription) -> bytes | None:
         ready = self._ready(type_url, found)
-        if not ready:
+        if not ready and not self._owes(type_url, found):
             return None
         nonce = self._fly(found, ready)
         resources = [r for r in ready.values() if r is not None]
@@ -271,6 +281,7 @@ class SotwSession(Session):
                 return
             found = self.types[request.type_url] = Subscription()
             found.wildcard = not request.names and request.type_url in WILDCARD_TYPES
+            found.owes = found.wildcard
             self._mark_everything(request.type_url, self._cache.revision)
         if request.nonce:
             self._land(request.type_url, found, request.nonce, request.error)
@@ -285,7 +296,7 @@ class SotwSession(Session):
 
     def _send(self, type_url: str, found: Subscription) -> bytes | None:
         ready = self._ready(type_url, found)
-        if not ready:
+        if not ready and not self._owes(type_url, found):
             return None
         if type_url in WILDCARD_TYPES:
             for name in self._cache.names(self._node, type_url):

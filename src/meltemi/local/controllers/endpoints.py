@@ -1,0 +1,162 @@
+"""EndpointSlices: the addresses behind each Service with a selector."""
+
+from collections.abc import Mapping, Sequence
+
+from meltemi.base.keys import ObjectKey
+from meltemi.kube.client import Client, JsonObject
+from meltemi.local.controllers.cache import Cache, owner_reference
+from meltemi.local.controllers.pods import is_ready
+
+MANAGER = "endpointslice-controller.k8s.io"
+_SERVICE = "kubernetes.io/service-name"
+_MANAGED = "endpointslice.kubernetes.io/managed-by"
+_MOST = 1000
+
+
+def slices(service: JsonObject, pods: Sequence[JsonObject]) -> Sequence[JsonObject]:
+    """The `ports` and `endpoints` of the wanted slices: one for each way that ports resolve."""
+    spec = service["spec"]
+    selector = spec.get("selector") or {}
+    groups: dict[tuple[tuple[str, int, str, str], ...], list[JsonObject]] = {}
+    for pod in pods:
+        labels = pod["metadata"].get("labels") or {}
+        if not selector.items() <= labels.items():
+            continue
+        endpoint = _endpoint(pod, service)
+        if endpoint is None:
+            continue
+        ports = _ports(spec.get("ports") or (), pod)
+        groups.setdefault(ports, []).append(endpoint)
+    if not groups:
+        groups[()] = []
+    found = []
+    for ports, endpoints in sorted(groups.items()):
+        for first in range(0, max(len(endpoints), 1), _MOST):
+            found.append(
+                {
+                    "ports": [_port(port) for port in ports],
+                    "endpoints": sorted(
+                        endpoints[first : first + _MOST], key=lambda e: str(e["addresses"])
+                    ),
+                }
+            )
+    return found
+
+
+def _port(port: tuple[str, int, str, str]) -> JsonObject:
+    name, number, protocol, application = port
+    found: JsonObject = {"name": name, "port": number, "protocol": protocol}
+    if application:
+        found["appProtocol"] = application
+    return found
+
+
+def _endpoint(pod: JsonObject, service: JsonObject) -> JsonObject | None:
+    status, meta = pod.get("status") or {}, pod["metadata"]
+    ip = status.get("podIP")
+    if not ip or status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    ready, leaving = is_ready(pod), "deletionTimestamp" in meta
+    always = bool(service["spec"].get("publishNotReadyAddresses"))
+    endpoint: JsonObject = {
+        "addresses": [ip],
+        "conditions": {
+            "ready": always or (ready and not leaving),
+            "serving": always or ready,
+            "terminating": leaving,
+        },
+        "targetRef": {
+            "kind": "Pod",
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "uid": meta["uid"],
+        },
+        "nodeName": pod["spec"].get("nodeName", ""),
+    }
+    spec = pod["spec"]
+    if spec.get("hostname") and spec.get("subdomain") == service["metadata"]["name"]:
+        endpoint["hostname"] = spec["hostname"]
+    return endpoint
+
+
+def _ports(ports: Sequence[JsonObject], pod: JsonObject) -> tuple[tuple[str, int, str, str], ...]:
+    found = []
+    for port in ports:
+        protocol = port.get("protocol", "TCP")
+        number = _target(port, pod, protocol)
+        if number is not None:
+            found.append((port.get("name", ""), number, protocol, port.get("appProtocol", "")))
+    return tuple(found)
+
+
+def _target(port: Mapping[str, object], pod: JsonObject, protocol: str) -> int | None:
+    """The pod's port behind a Service port; None when the pod has no port of that name."""
+    target = port.get("targetPort", port["port"])
+    if isinstance(target, int):
+        return target
+    spec = pod["spec"]
+    for container in (*spec["containers"], *(spec.get("initContainers") or ())):
+        for declared in container.get("ports") or ():
+            if declared.get("name") == target and declared.get("protocol", "TCP") == protocol:
+                return int(declared["containerPort"])
+    return int(str(target)) if str(target).isdecimal() else None
+
+
+class EndpointSlices:
+    """Reconciles a Service's slices; keys are those of Services."""
+
+    def __init__(self, client: Client, cache: Cache) -> None:
+        self._client = client
+        self._cache = cache
+
+    async def reconcile(self, key: ObjectKey) -> None:
+        service = self._cache.get(key)
+        present = [
+            s
+            for s in self._cache.list("EndpointSlice", key.namespace)
+            if (s["metadata"].get("labels") or {}).get(_SERVICE) == key.name
+            and (s["metadata"].get("labels") or {}).get(_MANAGED) == MANAGER
+        ]
+        wanted: Sequence[JsonObject] = ()
+        if service is not None and (service["spec"].get("selector")):
+            wanted = slices(service, self._cache.list("Pod", key.namespace))
+        elif service is not None and not present:
+            return
+        for index, content in enumerate(wanted):
+            if index < len(present):
+                await self._update(present[index], content)
+            else:
+                assert service is not None
+                await self._create(service, content)
+        for extra in present[len(wanted) :]:
+            self._cache.leaving(extra)
+            meta = extra["metadata"]
+            await self._client.delete(ObjectKey("EndpointSlice", key.namespace, meta["name"]))
+
+    async def _update(self, current: JsonObject, content: JsonObject) -> None:
+        same = all((current.get(k) or []) == v for k, v in content.items())
+        if not same:
+            self._cache.observe(await self._client.update({**current, **content}))
+
+    async def _create(self, service: JsonObject, content: JsonObject) -> None:
+        meta = service["metadata"]
+        labels = {
+            **(meta.get("labels") or {}),
+            _SERVICE: meta["name"],
+            _MANAGED: MANAGER,
+        }
+        if service["spec"].get("clusterIP") == "None":
+            labels["service.kubernetes.io/headless"] = ""
+        body = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "generateName": f"{meta['name']}-",
+                "namespace": meta["namespace"],
+                "labels": labels,
+                "ownerReferences": [owner_reference(service, "v1", "Service")],
+            },
+            "addressType": "IPv4",
+            **content,
+        }
+        self._cache.observe(await self._client.create(body))
