@@ -33,7 +33,6 @@ class Control:
             web.get("/ready", self._ready),
             web.get("/debug/ready", self._components),
             web.get("/debug/syncz", self._syncz),
-            web.get("/debug/problems", self._problems),
             web.get("/debug/wait", self._wait),
         ]
 
@@ -62,19 +61,6 @@ class Control:
 
     async def _syncz(self, _: web.Request) -> web.Response:
         return _json(self._status.proxies())
-
-    async def _problems(self, _: web.Request) -> web.Response:
-        found = [
-            {
-                "code": problem.code.value,
-                "severity": problem.severity.name.lower(),
-                "object": str(problem.about),
-                "field": problem.path,
-                "message": problem.message,
-            }
-            for problem in self._engine.problems()
-        ]
-        return _json(found)
 
     async def _wait(self, request: web.Request) -> web.Response:
         """Answer once every proxy has acknowledged an object as it is now."""

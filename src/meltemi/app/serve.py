@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import random as random_module
 import signal
 import socket
@@ -36,7 +37,7 @@ from meltemi.inject.webhook import application as webhook_application
 from meltemi.kube.client import Client
 from meltemi.kube.errors import KubeError
 from meltemi.kube.informer import Informer
-from meltemi.kube.kubeconfig import access_from_file, access_in_cluster
+from meltemi.kube.kubeconfig import Access, access_from_file, access_in_cluster
 from meltemi.kube.paths import Selection
 from meltemi.model.build import Domain
 from meltemi.model.objects import KINDS
@@ -111,7 +112,7 @@ class ControlPlane:
     async def make(cls, options: Options, stack: AsyncExitStack) -> "ControlPlane":
         """Connect to the API, waiting for it, and load the authority. Raises KubeError, CaError."""
         path = options.kubeconfig
-        access = access_from_file(path) if path is not None else access_in_cluster()
+        access = access_from_file(path) if path is not None else _access_inside()
         client = await stack.enter_async_context(Client(access, user_agent="meltemi-control-plane"))
         while True:
             try:
@@ -253,6 +254,13 @@ class ControlPlane:
             return False
         workload = self.engine.model.workloads.get(WorkloadKey(node.namespace, node.name))
         return workload is None or workload.identity == identity
+
+
+def _access_inside() -> Access:
+    """The cluster this pod runs in, by the variables that Kubernetes sets."""
+    host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    port = os.environ.get("KUBERNETES_SERVICE_PORT", "")
+    return access_in_cluster(host, port)
 
 
 def _remove(path: Path) -> None:

@@ -26,13 +26,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Base of every answer: frozen, camelCase on the wire."""
 
 
-class Health(View, frozen=True):
+class Health(View, frozen=True, kw_only=True):
     status: HealthStatus
     reason: str
     """One sentence: `3.2 % of requests fail with 5xx`; empty when there is nothing to say."""
 
 
-class Rates(View, frozen=True):
+class Rates(View, frozen=True, kw_only=True):
     """Requests a second by outcome; `tcp` is bytes a second."""
 
     http: float = 0.0
@@ -41,7 +41,7 @@ class Rates(View, frozen=True):
     errors: float = 0.0
 
 
-class GraphBox(View, frozen=True):
+class GraphBox(View, frozen=True, kw_only=True):
     """A frame around nodes: an application's versions, or a namespace."""
 
     id: str
@@ -52,7 +52,7 @@ class GraphBox(View, frozen=True):
     health: Health
 
 
-class GraphNode(View, frozen=True):
+class GraphNode(View, frozen=True, kw_only=True):
     """One node; `id` is stable across answers for the same thing."""
 
     id: str
@@ -70,7 +70,7 @@ class GraphNode(View, frozen=True):
     outbound: Rates = Rates()
 
 
-class ResponseTime(View, frozen=True):
+class ResponseTime(View, frozen=True, kw_only=True):
     """Milliseconds; None where there was no request."""
 
     average: float | None = None
@@ -79,7 +79,7 @@ class ResponseTime(View, frozen=True):
     p99: float | None = None
 
 
-class CodeRate(View, frozen=True):
+class CodeRate(View, frozen=True, kw_only=True):
     """Requests a second with this response code and these Envoy response flags."""
 
     code: str
@@ -87,7 +87,7 @@ class CodeRate(View, frozen=True):
     rate: float
 
 
-class GraphEdge(View, frozen=True):
+class GraphEdge(View, frozen=True, kw_only=True):
     """Traffic from one node to another, of one protocol."""
 
     id: str
@@ -111,7 +111,7 @@ class GraphEdge(View, frozen=True):
     health: Health
 
 
-class Graph(View, frozen=True):
+class Graph(View, frozen=True, kw_only=True):
     at: str
     """RFC 3339, when the newest sample was taken."""
     duration: float
@@ -123,18 +123,19 @@ class Graph(View, frozen=True):
     edges: tuple[GraphEdge, ...]
 
 
-class NamespaceSummary(View, frozen=True):
+class NamespaceSummary(View, frozen=True, kw_only=True):
     name: str
     injection: bool
     workloads: int
 
 
-class Mesh(View, frozen=True):
+class Mesh(View, frozen=True, kw_only=True):
     """`/api/mesh`: what the shell of the console shows on every page."""
 
     version: str
     namespaces: tuple[NamespaceSummary, ...]
     proxies: int
     proxies_synced: int
+    problems: int
     components: Mapping[str, str]
     """Component to `healthy` or `unhealthy`."""

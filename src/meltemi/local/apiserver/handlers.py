@@ -44,10 +44,10 @@ class Handlers:
         path = request.path.rstrip("/") or "/"
         document = self._document(path, request.headers.get("Accept", ""))
         if document is not None:
-            response = _json(document)
+            found_document = _json(document)
             if document.get("kind") == "APIGroupDiscoveryList":
-                response.headers["Content-Type"] = _AGGREGATED
-            return response
+                found_document.headers["Content-Type"] = _AGGREGATED
+            return found_document
         body = await request.read() if request.can_read_body else b""
         parts = path.strip("/").split("/")
         if request.method == "POST" and len(parts) == 4 and parts[0] == "apis":

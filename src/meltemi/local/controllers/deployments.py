@@ -263,7 +263,8 @@ class Deployments:
         try:
             made = await self._client.create(body)
         except AlreadyExists:
-            key = ObjectKey("ReplicaSet", body["metadata"]["namespace"], body["metadata"]["name"])
+            name = f"{_name(deployment)}-{hashed}"
+            key = ObjectKey("ReplicaSet", deployment["metadata"]["namespace"], name)
             made = await self._client.get(key)
         self._cache.observe(made)
         return made
