@@ -2,19 +2,20 @@ import type { ElementDefinition } from "cytoscape";
 import type { Graph, GraphNode } from "../api/types";
 import { edgeText, type EdgeLabel } from "./format";
 
-const BADGES: Partial<Record<GraphNode["badges"][number], string>> = {
-  "missing-sidecar": "no sidecar",
-  "fault-injection": "fault",
-  mirroring: "mirror",
-  "circuit-breaker": "breaker",
-  "traffic-shifting": "split",
-  "virtual-service": "routed",
-};
+/** The most telling first. */
+const BADGES: [GraphNode["badges"][number], string][] = [
+  ["missing-sidecar", "no sidecar"],
+  ["fault-injection", "fault"],
+  ["mirroring", "mirror"],
+  ["circuit-breaker", "breaker"],
+  ["traffic-shifting", "split"],
+  ["virtual-service", "routed"],
+];
 
 /** What is written under a node: its name, and the one badge that says most. */
 export function nodeText(node: GraphNode): string {
-  const said = node.badges.map((badge) => BADGES[badge]).find((word) => word !== undefined);
-  return said === undefined ? node.label : `${node.label}\n${said}`;
+  const said = BADGES.find(([badge]) => node.badges.includes(badge));
+  return said === undefined ? node.label : `${node.label}\n${said[1]}`;
 }
 
 /** Graph to Cytoscape elements; ids are the API's, so that updates find what is there. */

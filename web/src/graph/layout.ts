@@ -8,13 +8,13 @@ export interface Point {
 
 export type Positions = Record<string, Point>;
 
-const WIDTH = 84;
-const HEIGHT = 64;
+const WIDTH = 78;
+const HEIGHT = 70;
 
 /** The order that applications stand in, left to right: layered, without crossing if it can be. */
 export function positions(graph: Pick<Graph, "nodes" | "edges" | "boxes">): Positions {
   const dagre = new Dagre({ compound: true, multigraph: true });
-  dagre.setGraph({ rankdir: "LR", nodesep: 28, ranksep: 90, edgesep: 24, marginx: 20, marginy: 20 });
+  dagre.setGraph({ rankdir: "LR", nodesep: 26, ranksep: 62, edgesep: 20, marginx: 20, marginy: 20 });
   dagre.setDefaultEdgeLabel(() => ({}));
   for (const box of graph.boxes) {
     dagre.setNode(box.id, {});

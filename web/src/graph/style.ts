@@ -40,7 +40,7 @@ export function palette(): Palette {
 
 export function stylesheet(colors: Palette): StylesheetJson {
   const status = (name: string, color: string, shape: string): StylesheetJson => [
-    { selector: `node[health = "${name}"]`, style: { "border-color": color } },
+    { selector: `node[health = "${name}"][kind != "box"]`, style: { "border-color": color } },
     {
       selector: `edge[health = "${name}"]`,
       style: { "line-color": color, "target-arrow-color": color },
@@ -51,8 +51,8 @@ export function stylesheet(colors: Palette): StylesheetJson {
     {
       selector: "node",
       style: {
-        width: 34,
-        height: 34,
+        width: 42,
+        height: 42,
         shape: "ellipse",
         "background-color": colors.surface,
         "border-width": 3,
@@ -60,7 +60,7 @@ export function stylesheet(colors: Palette): StylesheetJson {
         label: "data(label)",
         color: colors.text,
         "font-family": colors.font,
-        "font-size": 11,
+        "font-size": 15,
         "text-valign": "bottom",
         "text-margin-y": 5,
         "text-wrap": "wrap",
@@ -70,9 +70,9 @@ export function stylesheet(colors: Palette): StylesheetJson {
         "text-background-shape": "roundrectangle",
       },
     },
-    { selector: 'node[kind = "service"]', style: { shape: "triangle", width: 38, height: 34 } },
+    { selector: 'node[kind = "service"]', style: { shape: "triangle", width: 44, height: 40 } },
     { selector: 'node[kind = "workload"]', style: { shape: "round-rectangle" } },
-    { selector: 'node[kind = "gateway"]', style: { shape: "diamond", width: 42, height: 42 } },
+    { selector: 'node[kind = "gateway"]', style: { shape: "diamond", width: 50, height: 50 } },
     {
       selector: 'node[kind = "unknown"]',
       style: { shape: "octagon", "border-style": "dashed", width: 28, height: 28 },
@@ -90,13 +90,13 @@ export function stylesheet(colors: Palette): StylesheetJson {
         "text-valign": "top",
         "text-margin-y": -4,
         "font-weight": 600,
-        "font-size": 12,
+        "font-size": 15,
         padding: "16px",
       },
     },
     {
       selector: 'node[box = "namespace"]',
-      style: { "background-opacity": 0.25, "border-style": "dashed", "font-size": 13, padding: "28px" },
+      style: { "background-opacity": 0.25, "border-style": "dashed", "font-size": 16, padding: "26px" },
     },
     {
       selector: "edge",
@@ -110,7 +110,7 @@ export function stylesheet(colors: Palette): StylesheetJson {
         label: "data(label)",
         color: colors.text,
         "font-family": colors.font,
-        "font-size": 10,
+        "font-size": 13,
         "text-wrap": "wrap",
         "text-background-color": colors.surface,
         "text-background-opacity": 0.9,
@@ -121,6 +121,8 @@ export function stylesheet(colors: Palette): StylesheetJson {
     ...status("healthy", colors.healthy, "solid"),
     ...status("degraded", colors.degraded, "double"),
     ...status("failure", colors.failure, "double"),
+    { selector: 'node[kind = "box"][health = "failure"]', style: { "border-color": colors.failure } },
+    { selector: 'node[kind = "box"][health = "degraded"]', style: { "border-color": colors.degraded } },
     { selector: "edge[rate = 0]", style: { "line-style": "dashed" } },
     { selector: 'edge[health = "failure"]', style: { width: 3.5 } },
     { selector: ".faded", style: { opacity: 0.18 } },

@@ -81,7 +81,7 @@ function Top({ open, onToggle }: { open: boolean; onToggle: () => void }) {
       <MastheadContent>
         <Toolbar isStatic>
           <ToolbarContent>
-            <ToolbarItem>
+            <ToolbarItem alignSelf="center">
               <MeshState />
             </ToolbarItem>
             <ToolbarItem align={{ default: "alignEnd" }}>

@@ -25,8 +25,8 @@ const COLUMNS: { name: string; of: (row: Row) => string | number; numeric?: bool
   { name: "Health", of: (row) => row.edge.health.status },
   { name: "Rate", of: (row) => row.edge.rate, numeric: true },
   { name: "Errors", of: (row) => row.edge.errorShare, numeric: true },
-  { name: "95th percentile", of: (row) => row.edge.responseTime.p95 ?? 0, numeric: true },
-  { name: "Mutual TLS", of: (row) => row.edge.mtlsShare, numeric: true },
+  { name: "p95", of: (row) => row.edge.responseTime.p95 ?? 0, numeric: true },
+  { name: "mTLS", of: (row) => row.edge.mtlsShare, numeric: true },
 ];
 
 /** The graph's twin: the same edges, as rows. */
@@ -44,7 +44,7 @@ export function GraphTable({ graph, find, selected, onSelect }: Props) {
         <Thead>
           <Tr>
             {COLUMNS.map((column, index) => (
-              <Th key={column.name} sort={sort(index)}>
+              <Th key={column.name} sort={sort(index)} modifier="nowrap">
                 {column.name}
               </Th>
             ))}
@@ -66,8 +66,8 @@ export function GraphTable({ graph, find, selected, onSelect }: Props) {
               </Td>
               <Td dataLabel="Rate">{volume(edge)}</Td>
               <Td dataLabel="Errors">{edge.protocol === "tcp" ? "–" : percent(edge.errorShare)}</Td>
-              <Td dataLabel="95th percentile">{milliseconds(edge.responseTime.p95)}</Td>
-              <Td dataLabel="Mutual TLS">{percent(edge.mtlsShare)}</Td>
+              <Td dataLabel="p95">{milliseconds(edge.responseTime.p95)}</Td>
+              <Td dataLabel="mTLS">{percent(edge.mtlsShare)}</Td>
             </Tr>
           ))}
         </Tbody>

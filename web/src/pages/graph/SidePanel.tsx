@@ -69,7 +69,7 @@ function WholePanel({ graph, onSelect }: { graph: Graph; onSelect: (id: string) 
       <Facts
         rows={[
           ["Entering", `${rate(sum(entering, "http") + sum(entering, "grpc"))} requests/s`],
-          ["TCP", bytes(sum(graph.edges, "tcp"))],
+          ["TCP", sum(graph.edges, "tcp") > 0 ? bytes(sum(graph.edges, "tcp")) : ""],
         ]}
       />
       {failing.length > 0 ? (
@@ -204,7 +204,7 @@ function EdgeList({ graph, title, edges, onSelect, far }: EdgeListProps) {
       ? `${names.get(edge.source) ?? ""} → ${names.get(edge.target) ?? ""}`
       : (names.get(edge[far]) ?? "");
   return (
-    <section>
+    <section className="graph-section">
       <Title headingLevel="h3" size="md">
         {title}
       </Title>
