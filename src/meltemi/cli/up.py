@@ -105,7 +105,7 @@ async def _bring_up(home: Home, process: subprocess.Popen[bytes], demo: str | No
     from meltemi.local import demo as manifests
 
     async with asyncio.timeout(_START_LIMIT):
-        await _until(home, process, lambda: home.kubeconfig.exists())
+        await _until(home, process, home.kubeconfig.exists)
         await _until_ready(home, process)
         async with manifests.deployer(home.kubeconfig) as deployer:
             await deployer.deploy("gateway/ingressgateway.yaml")
@@ -127,7 +127,7 @@ async def _until_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
     connector = aiohttp.UnixConnector(str(home.control_socket))
     async with aiohttp.ClientSession(connector=connector) as session:
         while True:
-            await _until(home, process, lambda: home.control_socket.exists())
+            await _until(home, process, home.control_socket.exists)
             try:
                 async with session.get("http://control-plane/ready") as reply:
                     if reply.status == 200:

@@ -54,7 +54,8 @@ class Mesh:
         self._clock += 1
         meta.setdefault(
             "creationTimestamp",
-            f"2026-01-01T{self._clock // 3600:02d}:{self._clock // 60 % 60:02d}:{self._clock % 60:02d}Z",
+            f"2026-01-01T{self._clock // 3600:02d}:"
+            f"{self._clock // 60 % 60:02d}:{self._clock % 60:02d}Z",
         )
         key = ObjectKey(document["kind"], meta["namespace"], meta["name"])
         self.objects.raw[key.kind].set(key, json.dumps(document).encode())

@@ -22,7 +22,9 @@ metadata: {name: reviews}
 spec:
   host: reviews
   trafficPolicy:
-    connectionPool: {tcp: {maxConnections: 100}, http: {http1MaxPendingRequests: 7, maxRequestsPerConnection: 10}}
+    connectionPool:
+      tcp: {maxConnections: 100}
+      http: {http1MaxPendingRequests: 7, maxRequestsPerConnection: 10}
     outlierDetection: {consecutive5xxErrors: 3, interval: 2s, baseEjectionTime: 10s}
   subsets:
   - {name: v1, labels: {version: v1}}
@@ -43,7 +45,10 @@ spec:
 GATEWAY = """
 kind: Service
 metadata: {name: front, namespace: istio-system}
-spec: {clusterIP: 10.43.9.9, selector: {istio: ingress}, ports: [{name: http2, port: 80, targetPort: 8080}]}
+spec:
+  clusterIP: 10.43.9.9
+  selector: {istio: ingress}
+  ports: [{name: http2, port: 80, targetPort: 8080}]
 ---
 kind: Pod
 metadata:

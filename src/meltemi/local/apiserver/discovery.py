@@ -1,4 +1,4 @@
-"""What is served, in the forms clients ask for, and the OpenAPI documents kubectl needs to write."""
+"""What is served, in the forms clients ask for, and the OpenAPI documents kubectl needs."""
 
 import hashlib
 from collections import defaultdict
@@ -11,7 +11,10 @@ Json = dict[str, Any]
 
 _POD_SUBRESOURCES = ("log", "exec", "portforward", "eviction", "binding")
 _REVIEWS = {
-    "authentication.k8s.io": (("tokenreviews", "TokenReview"), ("selfsubjectreviews", "SelfSubjectReview")),
+    "authentication.k8s.io": (
+        ("tokenreviews", "TokenReview"),
+        ("selfsubjectreviews", "SelfSubjectReview"),
+    ),
     "authorization.k8s.io": (
         ("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
         ("subjectaccessreviews", "SubjectAccessReview"),

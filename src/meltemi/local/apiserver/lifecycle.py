@@ -1,4 +1,4 @@
-"""What happens by itself: namespaces end, orphans are collected, every namespace has its account."""
+"""What happens by itself: namespaces end, orphans are collected, accounts appear."""
 
 import asyncio
 import contextlib
@@ -107,7 +107,10 @@ class Lifecycle:
         conditions = [
             {"type": kind, "status": "True", "reason": reason, "message": "",
              "lastTransitionTime": self._operations.now()}
-            for kind, reason in (("NamesAccepted", "NoConflicts"), ("Established", "InitialNamesAccepted"))
+            for kind, reason in (
+                ("NamesAccepted", "NoConflicts"),
+                ("Established", "InitialNamesAccepted"),
+            )
         ]  # fmt: skip
         if (change.entry.data.get("status") or {}).get("conditions"):
             return

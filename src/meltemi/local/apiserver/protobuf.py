@@ -45,7 +45,9 @@ _MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
         8: ("serviceAccountName", "string"),
     },
     "Container": _CONTAINER,
-    "ContainerPort": {1: ("name", "string"), 3: ("containerPort", "int"), 4: ("protocol", "string")},
+    "ContainerPort": {
+        1: ("name", "string"), 3: ("containerPort", "int"), 4: ("protocol", "string"),
+    },
     "Env": _ENV,
     "Pod": {1: ("metadata", "Meta"), 2: ("spec", "PodSpec")},
     "Job": {1: ("metadata", "Meta"), 2: ("spec", "JobSpec")},
@@ -61,7 +63,9 @@ _MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
     },
     "TokenRequest": {1: ("metadata", "Meta"), 2: ("spec", "TokenRequestSpec")},
     "TokenRequestSpec": {
-        1: ("audiences", "string*"), 4: ("expirationSeconds", "int"), 3: ("boundObjectRef", "Bound"),
+        1: ("audiences", "string*"),
+        4: ("expirationSeconds", "int"),
+        3: ("boundObjectRef", "Bound"),
     },
     "Bound": {
         1: ("kind", "string"), 2: ("apiVersion", "string"), 3: ("name", "string"),
@@ -76,7 +80,9 @@ _MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
         7: ("name", "string"),
     },
     "DeleteOptions": {
-        1: ("gracePeriodSeconds", "int"), 4: ("propagationPolicy", "string"), 5: ("dryRun", "string*"),
+        1: ("gracePeriodSeconds", "int"),
+        4: ("propagationPolicy", "string"),
+        5: ("dryRun", "string*"),
     },
 }  # fmt: skip
 

@@ -100,7 +100,8 @@ class Store:
             "PRAGMA journal_mode=WAL",
             "PRAGMA synchronous=NORMAL",
             "CREATE TABLE IF NOT EXISTS object (grp TEXT, plural TEXT, namespace TEXT, name TEXT,"
-            " version INTEGER, body BLOB, PRIMARY KEY (grp, plural, namespace, name)) WITHOUT ROWID",
+            " version INTEGER, body BLOB,"
+            " PRIMARY KEY (grp, plural, namespace, name)) WITHOUT ROWID",
             "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER)",
             "INSERT OR IGNORE INTO meta VALUES ('version', 1)",
         ):

@@ -135,7 +135,7 @@ class Runner:
             raise NotStarted(f"container {self.container.name} is not running")
         return joined_start(self._start, self._process.pid, argv, tty=tty)
 
-    async def command(self, argv: tuple[str, ...], timeout: float) -> tuple[int, str]:  # noqa: ASYNC109
+    async def command(self, argv: tuple[str, ...], timeout: float) -> tuple[int, str]:
         """Run a command in the container to its end: its exit code and what it said."""
         said = bytearray()
         read, write = os.pipe2(os.O_CLOEXEC)

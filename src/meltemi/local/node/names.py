@@ -232,7 +232,7 @@ def _parse(data: bytes) -> DNSRecord | None:
 
 
 def _fit(answer: DNSRecord) -> bytes:
-    """A datagram of at most 1,232 bytes; what does not fit is cut, so that the client asks by TCP."""
+    """A datagram of at most 1,232 bytes; a longer one is cut, and the client asks by TCP."""
     packed = bytes(answer.pack())
     return packed if len(packed) <= 1232 else bytes(answer.truncate().pack())
 

@@ -1,4 +1,4 @@
-"""Services and their endpoints, as the node's name server, virtual addresses and ports need them."""
+"""Services and their endpoints, as names, virtual addresses and published ports need them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

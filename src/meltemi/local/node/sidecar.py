@@ -47,8 +47,8 @@ class Sidecar:
         if args[:1] == ("proxy",) and args[1:2] in (("sidecar",), ("router",)):
             return await self._proxy(container, args[1], env)
         raise BadPod(
-            f"container {container.name}: args {' '.join(args[:2]) or '(none)'}: the proxy image runs "
-            f"`proxy sidecar`, `proxy router` or `{_RULES}`"
+            f"container {container.name}: args {' '.join(args[:2]) or '(none)'}: the proxy image "
+            f"runs `proxy sidecar`, `proxy router` or `{_RULES}`"
         )
 
     async def _capture(self, args: tuple[str, ...], env: Mapping[str, str]) -> Start:

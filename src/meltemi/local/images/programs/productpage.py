@@ -30,7 +30,8 @@ padding:.75rem 1.5rem;background:var(--card);border-bottom:1px solid var(--line)
 main{max-width:62rem;margin:0 auto;padding:2rem 1.5rem;display:grid;gap:1.5rem;
 grid-template-columns:1fr 1fr}h1,.lead{grid-column:1/-1;margin:0}.lead{color:var(--dim)}
 section{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:1.25rem}
-h2{font-size:1.1rem;margin:0 0 .75rem}dl{display:grid;grid-template-columns:auto 1fr;gap:.25rem 1rem;
+h2{font-size:1.1rem;margin:0 0 .75rem}
+dl{display:grid;grid-template-columns:auto 1fr;gap:.25rem 1rem;
 margin:0}dt{color:var(--dim)}dd{margin:0}blockquote{margin:0 0 1rem}cite{color:var(--dim)}
 .text-black-500{color:var(--ink)}.text-red-500{color:#d1293d}.error{color:#d1293d;font-weight:600}
 form{display:flex;gap:.5rem}input,button{font:inherit;padding:.25rem .6rem;border-radius:.3rem;
