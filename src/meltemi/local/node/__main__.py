@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -25,7 +24,7 @@ from meltemi.local.home import Home
 from meltemi.local.images.table import BadTable, Table
 from meltemi.local.node import names, publish, register, vips
 from meltemi.local.node.api import Api
-from meltemi.local.node.errors import NodeError
+from meltemi.local.node.errors import NodeError, ZygoteGone
 from meltemi.local.node.events import Events
 from meltemi.local.node.machine import Machine
 from meltemi.local.node.network import Network, Subnet, nft
@@ -74,8 +73,10 @@ async def run(home: Home, images: Table, published: Sequence[publish.Published])
             services=ServiceTable(),
             session=session,
         )
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await _serve(machine, stack, published, stopping, spread)
+        except* _Stopped:
+            log.info("stopping")
 
 
 async def _serve(
@@ -127,6 +128,10 @@ async def _serve(
         group.create_task(follow.run(), name="pods of the node")
 
 
+class _Stopped(Exception):
+    """Ends the task group, and with it everything the node does."""
+
+
 async def _end(stopping: asyncio.Event, spawner: Spawner) -> None:
     """End the node when it is told to, or when its containers are lost."""
     waits = [asyncio.create_task(event.wait()) for event in (stopping, spawner.gone)]
@@ -136,8 +141,8 @@ async def _end(stopping: asyncio.Event, spawner: Spawner) -> None:
         for wait in waits:
             wait.cancel()
     if spawner.gone.is_set():
-        log.error("the zygote ended; the node ends too, and starts anew")
-    raise asyncio.CancelledError
+        raise ZygoteGone("the process that starts containers ended; the node starts anew")
+    raise _Stopped
 
 
 async def _listen(path: Path, application: web.Application, stack: AsyncExitStack) -> None:

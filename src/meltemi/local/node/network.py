@@ -101,7 +101,7 @@ class Network:
         names = [n for n in _namespaces() if n.startswith(f"{self.subnet.bridge}-")]
         if names:
             await _ip((), *(f"netns del {name}" for name in names))
-        if Path(f"/sys/class/net/{self.subnet.bridge}").exists():
+        if any(name == self.subnet.bridge for _, name in socket.if_nameindex()):
             await _ip((), f"link del {self.subnet.bridge}")
 
     async def connect(self) -> Link:
