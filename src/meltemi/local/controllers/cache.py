@@ -1,11 +1,13 @@
 """What the controllers know: objects by kind, with the indexes they need.
 
 Answers to our own writes are put in at once, so that a controller never acts twice because the
-watch has not shown yet what it did itself.
+watch has not shown yet what it did itself. What we deleted stays, marked as leaving, until the
+watch takes it out: its name is not free before.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -13,40 +15,44 @@ from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import JsonObject
 from meltemi.kube.informer import Event
 
-Changed = Callable[[ObjectKey, JsonObject], None]
+Changed = Callable[[ObjectKey, JsonObject | None, JsonObject | None], None]
+"""Called with the key, the object before (None: it is new) and after (None: it is gone)."""
+
+_MOST_REMEMBERED = 4096
+K = TypeVar("K")
 
 
 class Cache:
     """Objects of the kinds that were subscribed to."""
 
     def __init__(self, changed: Changed) -> None:
-        """`changed` is called with the key and the object, the last known one when it is gone."""
         self._changed = changed
         self._objects: dict[ObjectKey, JsonObject] = {}
         self._by_namespace: dict[tuple[str, str], set[ObjectKey]] = defaultdict(set)
         self._by_owner: dict[str, set[ObjectKey]] = defaultdict(set)
-        self._leaving: set[str] = set()
+        self._watched: dict[ObjectKey, str] = {}
+        """The uid that the watch showed last; a deletion it reports is that one's."""
+        self._gone: dict[str, None] = {}
+        """Uids that ended, oldest first: a late answer must not bring them back."""
 
     def get(self, key: ObjectKey) -> JsonObject | None:
         return self._objects.get(key)
 
     def list(self, kind: str, namespace: str) -> Sequence[JsonObject]:
         """All of a kind in a namespace, oldest first."""
-        return self._sorted(self._by_namespace[kind, namespace])
+        return self._sorted(self._by_namespace.get((kind, namespace), ()))
 
     def every(self, kind: str) -> Sequence[JsonObject]:
         return self._sorted(key for key in self._objects if key.kind == kind)
 
     def owned(self, owner: JsonObject, kind: str) -> Sequence[JsonObject]:
-        """Objects whose controller is `owner`, oldest first, without those being deleted by us."""
+        """Objects whose controller is `owner`, oldest first, those that are leaving included."""
         keys = self._by_owner.get(owner["metadata"]["uid"], ())
         return self._sorted(key for key in keys if key.kind == kind)
 
     def _sorted(self, keys: Iterable[ObjectKey]) -> Sequence[JsonObject]:
-        found = [self._objects[key] for key in keys]
-        found = [o for o in found if o["metadata"]["uid"] not in self._leaving]
         return sorted(
-            found,
+            (self._objects[key] for key in keys),
             key=lambda o: (o["metadata"].get("creationTimestamp", ""), o["metadata"]["name"]),
         )
 
@@ -54,43 +60,68 @@ class Cache:
         """Take a batch from an informer."""
         for event in events:
             if event.raw is None:
-                self._remove(event.key)
+                self._end(event.key)
             else:
-                self.observe(msgspec.json.decode(event.raw), kind=event.key.kind)
+                data: JsonObject = msgspec.json.decode(event.raw)
+                self._watched[event.key] = data["metadata"]["uid"]
+                self._put(event.key, data)
 
-    def observe(self, data: JsonObject, *, kind: str = "") -> None:
-        """Take an object, from a watch or from the answer to a write; an older one is ignored."""
+    def observe(self, data: JsonObject) -> None:
+        """Take the answer to a write; one that is older than what is known is ignored."""
         meta = data["metadata"]
-        key = ObjectKey(kind or data["kind"], meta.get("namespace", ""), meta["name"])
+        self._put(ObjectKey(data["kind"], meta.get("namespace", ""), meta["name"]), data)
+
+    def leaving(self, key: ObjectKey, uid: str, *, now: str) -> None:
+        """We deleted this object and it ends at once; until the watch says so, it is leaving."""
         before = self._objects.get(key)
+        if before is None or before["metadata"]["uid"] != uid or is_leaving(before):
+            return
+        after = {**before, "metadata": {**before["metadata"], "deletionTimestamp": now}}
+        self._objects[key] = after
+        self._changed(key, before, after)
+
+    def _put(self, key: ObjectKey, data: JsonObject) -> None:
+        before = self._objects.get(key)
+        if data["metadata"]["uid"] in self._gone:
+            return
         if before is not None and _version(before) >= _version(data):
             return
-        if before is not None and _owner(before) != _owner(data):
+        if before is not None:
             self._unindex(key, before)
         self._objects[key] = data
         self._by_namespace[key.kind, key.namespace].add(key)
         owner = _owner(data)
         if owner:
             self._by_owner[owner].add(key)
-        self._changed(key, data)
+        self._changed(key, before, data)
 
-    def leaving(self, data: JsonObject) -> None:
-        """We deleted this object: it no longer counts, though the watch may still show it."""
-        self._leaving.add(data["metadata"]["uid"])
-
-    def _remove(self, key: ObjectKey) -> None:
-        before = self._objects.pop(key, None)
-        if before is None:
+    def _end(self, key: ObjectKey) -> None:
+        ended = self._watched.pop(key, "")
+        self._gone[ended] = None
+        while len(self._gone) > _MOST_REMEMBERED:
+            self._gone.pop(next(iter(self._gone)))
+        before = self._objects.get(key)
+        if before is None or before["metadata"]["uid"] != ended:
             return
+        del self._objects[key]
         self._unindex(key, before)
-        self._leaving.discard(before["metadata"]["uid"])
-        self._changed(key, before)
+        self._changed(key, before, None)
 
     def _unindex(self, key: ObjectKey, before: JsonObject) -> None:
-        self._by_namespace[key.kind, key.namespace].discard(key)
+        _discard(self._by_namespace, (key.kind, key.namespace), key)
         owner = _owner(before)
         if owner:
-            self._by_owner[owner].discard(key)
+            _discard(self._by_owner, owner, key)
+
+
+def _discard(index: dict[K, set[ObjectKey]], name: K, key: ObjectKey) -> None:
+    index[name].discard(key)
+    if not index[name]:
+        del index[name]
+
+
+def is_leaving(data: JsonObject) -> bool:
+    return "deletionTimestamp" in data["metadata"]
 
 
 def _version(data: JsonObject) -> int:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from meltemi.base.keys import ObjectKey
-from meltemi.kube.client import Client, JsonObject
-from meltemi.local.controllers.cache import Cache, owner_reference
-from meltemi.local.controllers.pods import is_ready
+from meltemi.kube.client import JsonObject
+from meltemi.local.controllers.cache import is_leaving, owner_reference
+from meltemi.local.controllers.pods import is_finished, is_ready, labels_of
+from meltemi.local.controllers.writes import Writes
 
 MANAGER = "endpointslice-controller.k8s.io"
-_SERVICE = "kubernetes.io/service-name"
+SERVICE_LABEL = "kubernetes.io/service-name"
 _MANAGED = "endpointslice.kubernetes.io/managed-by"
 _MOST = 1000
 
@@ -19,8 +20,7 @@ def slices(service: JsonObject, pods: Sequence[JsonObject]) -> Sequence[JsonObje
     selector = spec.get("selector") or {}
     groups: dict[tuple[tuple[str, int, str, str], ...], list[JsonObject]] = {}
     for pod in pods:
-        labels = pod["metadata"].get("labels") or {}
-        if not selector.items() <= labels.items():
+        if not selector.items() <= labels_of(pod).items():
             continue
         endpoint = _endpoint(pod, service)
         if endpoint is None:
@@ -54,15 +54,15 @@ def _port(port: tuple[str, int, str, str]) -> JsonObject:
 def _endpoint(pod: JsonObject, service: JsonObject) -> JsonObject | None:
     status, meta = pod.get("status") or {}, pod["metadata"]
     ip = status.get("podIP")
-    if not ip or status.get("phase") in ("Succeeded", "Failed"):
+    if not ip or is_finished(pod):
         return None
-    ready, leaving = is_ready(pod), "deletionTimestamp" in meta
+    ready, leaving = is_ready(pod), is_leaving(pod)
     always = bool(service["spec"].get("publishNotReadyAddresses"))
     endpoint: JsonObject = {
         "addresses": [ip],
         "conditions": {
             "ready": always or (ready and not leaving),
-            "serving": always or ready,
+            "serving": ready,
             "terminating": leaving,
         },
         "targetRef": {
@@ -105,58 +105,64 @@ def _target(port: Mapping[str, object], pod: JsonObject, protocol: str) -> int |
 class EndpointSlices:
     """Reconciles a Service's slices; keys are those of Services."""
 
-    def __init__(self, client: Client, cache: Cache) -> None:
-        self._client = client
-        self._cache = cache
+    def __init__(self, writes: Writes) -> None:
+        self._writes = writes
+        self._cache = writes.cache
 
     async def reconcile(self, key: ObjectKey) -> None:
         service = self._cache.get(key)
+        if service is None or is_leaving(service) or not is_selecting(service):
+            return
         present = [
             s
             for s in self._cache.list("EndpointSlice", key.namespace)
-            if (s["metadata"].get("labels") or {}).get(_SERVICE) == key.name
-            and (s["metadata"].get("labels") or {}).get(_MANAGED) == MANAGER
+            if labels_of(s).get(SERVICE_LABEL) == key.name
+            and labels_of(s).get(_MANAGED) == MANAGER
+            and not is_leaving(s)
         ]
-        wanted: Sequence[JsonObject] = ()
-        if service is not None and (service["spec"].get("selector")):
-            wanted = slices(service, self._cache.list("Pod", key.namespace))
-        elif service is not None and not present:
-            return
+        wanted = slices(service, self._cache.list("Pod", key.namespace))
+        labels = _labels(service)
         for index, content in enumerate(wanted):
             if index < len(present):
-                await self._update(present[index], content)
+                await self._update(present[index], labels, content)
             else:
-                assert service is not None
-                await self._create(service, content)
+                await self._writes.create(_slice(service, labels, content))
         for extra in present[len(wanted) :]:
-            self._cache.leaving(extra)
-            meta = extra["metadata"]
-            await self._client.delete(ObjectKey("EndpointSlice", key.namespace, meta["name"]))
+            await self._writes.delete(extra)
 
-    async def _update(self, current: JsonObject, content: JsonObject) -> None:
-        same = all((current.get(k) or []) == v for k, v in content.items())
-        if not same:
-            self._cache.observe(await self._client.update({**current, **content}))
+    async def _update(
+        self, current: JsonObject, labels: Mapping[str, str], content: JsonObject
+    ) -> None:
+        same = labels == labels_of(current)
+        if not same or any((current.get(k) or []) != v for k, v in content.items()):
+            meta = {**current["metadata"], "labels": labels}
+            await self._writes.update({**current, "metadata": meta, **content})
 
-    async def _create(self, service: JsonObject, content: JsonObject) -> None:
-        meta = service["metadata"]
-        labels = {
-            **(meta.get("labels") or {}),
-            _SERVICE: meta["name"],
-            _MANAGED: MANAGER,
-        }
-        if service["spec"].get("clusterIP") == "None":
-            labels["service.kubernetes.io/headless"] = ""
-        body = {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "generateName": f"{meta['name']}-",
-                "namespace": meta["namespace"],
-                "labels": labels,
-                "ownerReferences": [owner_reference(service, "v1", "Service")],
-            },
-            "addressType": "IPv4",
-            **content,
-        }
-        self._cache.observe(await self._client.create(body))
+
+def is_selecting(service: JsonObject) -> bool:
+    """Whether its endpoints are ours to find; without a selector they are the user's."""
+    spec = service["spec"]
+    return bool(spec.get("selector")) and spec.get("type") != "ExternalName"
+
+
+def _labels(service: JsonObject) -> Mapping[str, str]:
+    labels = {**labels_of(service), SERVICE_LABEL: service["metadata"]["name"], _MANAGED: MANAGER}
+    if service["spec"].get("clusterIP") == "None":
+        labels["service.kubernetes.io/headless"] = ""
+    return labels
+
+
+def _slice(service: JsonObject, labels: Mapping[str, str], content: JsonObject) -> JsonObject:
+    meta = service["metadata"]
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "generateName": f"{meta['name']}-",
+            "namespace": meta["namespace"],
+            "labels": labels,
+            "ownerReferences": [owner_reference(service, "v1", "Service")],
+        },
+        "addressType": "IPv4",
+        **content,
+    }

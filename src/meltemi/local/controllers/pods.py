@@ -1,29 +1,42 @@
 """What controllers ask about pods, and how they make one."""
 
 import copy
+import datetime
 from collections.abc import Mapping
 
 from meltemi.kube.client import JsonObject
-from meltemi.local.controllers.cache import owner_reference
+from meltemi.local.controllers.cache import is_leaving, owner_reference
 
 
 def is_active(pod: JsonObject) -> bool:
     """Neither finished nor on its way out."""
-    status = pod.get("status") or {}
-    return (
-        status.get("phase") not in ("Succeeded", "Failed")
-        and "deletionTimestamp" not in pod["metadata"]
-    )
+    return not is_finished(pod) and not is_leaving(pod)
+
+
+def is_finished(pod: JsonObject) -> bool:
+    """It ran to its end, well or badly."""
+    return phase(pod) in ("Succeeded", "Failed")
+
+
+def phase(pod: JsonObject) -> str:
+    return str((pod.get("status") or {}).get("phase", ""))
 
 
 def is_ready(pod: JsonObject) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return condition(pod, "Ready").get("status") == "True"
 
 
-def condition(pod: JsonObject, kind: str) -> JsonObject:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
+def condition(data: JsonObject, kind: str) -> JsonObject:
+    """The condition of a type; empty when there is none."""
+    conditions = (data.get("status") or {}).get("conditions") or ()
     return next((c for c in conditions if c["type"] == kind), {})
+
+
+def seconds_since(stamp: str | None, now: datetime.datetime) -> float:
+    """Seconds from a timestamp of the API until now; 0 without one."""
+    if not stamp:
+        return 0.0
+    return (now - datetime.datetime.fromisoformat(stamp)).total_seconds()
 
 
 def selects(selector: JsonObject | None, labels: Mapping[str, str]) -> bool:
@@ -46,17 +59,21 @@ def selects(selector: JsonObject | None, labels: Mapping[str, str]) -> bool:
     return True
 
 
+def labels_of(data: JsonObject | None) -> Mapping[str, str]:
+    return ((data or {}).get("metadata") or {}).get("labels") or {}
+
+
 def pod_from_template(
-    owner: JsonObject, api_version: str, kind: str, template: JsonObject, *, name: str = ""
+    owner: JsonObject, template: JsonObject, *, name: str = "", labels: Mapping[str, str] = {}
 ) -> JsonObject:
     """A pod of an owner's template; without a name the API makes one from the owner's."""
     meta = copy.deepcopy(template.get("metadata") or {})
     found: JsonObject = {
         "namespace": owner["metadata"]["namespace"],
-        "labels": meta.get("labels") or {},
+        "labels": {**(meta.get("labels") or {}), **labels},
         "annotations": meta.get("annotations") or {},
         "finalizers": meta.get("finalizers") or [],
-        "ownerReferences": [owner_reference(owner, api_version, kind)],
+        "ownerReferences": [owner_reference(owner, owner["apiVersion"], owner["kind"])],
     }
     if name:
         found["name"] = name

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import random as random_module
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import NoReturn
 
+from meltemi.api.meta import Json
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.errors import Conflict, KubeError, NotFound
 
@@ -13,11 +14,12 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 10.0
 
-Reconcile = Callable[[ObjectKey], Awaitable[None]]
+Reconcile = Callable[[ObjectKey], Awaitable[float | None]]
+"""Makes one object so; returns seconds after which to look again although nothing changed."""
 
 
 class Queue:
-    """The keys of one controller."""
+    """The keys of one controller. It holds each key once, so it is bounded by the objects."""
 
     def __init__(self, name: str, reconcile: Reconcile, random: random_module.Random) -> None:
         self._name = name
@@ -28,6 +30,7 @@ class Queue:
         self._running: set[ObjectKey] = set()
         self._again: set[ObjectKey] = set()
         self._pauses: dict[ObjectKey, float] = {}
+        self._timers: dict[ObjectKey, asyncio.TimerHandle] = {}
 
     def add(self, key: ObjectKey) -> None:
         """Ask for a run; several before it starts are one."""
@@ -37,38 +40,73 @@ class Queue:
             self._queued.add(key)
             self._ready.put_nowait(key)
 
-    def add_later(self, key: ObjectKey, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self.add, key)
-
     async def run(self) -> NoReturn:
-        async with asyncio.TaskGroup() as group:
-            while True:
-                key = await self._ready.get()
-                self._queued.discard(key)
-                self._running.add(key)
-                group.create_task(self._one(key), name=f"{self._name} {key}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    key = await self._ready.get()
+                    self._queued.discard(key)
+                    self._running.add(key)
+                    self._stop_timer(key)
+                    group.create_task(self._one(key), name=f"{self._name} {key}")
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
         raise AssertionError("a queue never ends")
 
     async def _one(self, key: ObjectKey) -> None:
         try:
-            await self._reconcile(key)
+            later = await self._reconcile(key)
             self._pauses.pop(key, None)
         except (Conflict, NotFound):
             # The cache was behind; the watch brings what is missing, and with it another run.
-            self._retry(key)
+            later = self._pause(key)
         except KubeError as error:
             log.warning("%s %s: %s; trying again", self._name, key, error)
-            self._retry(key)
+            later = self._pause(key)
         except Exception:
             log.exception("%s %s failed", self._name, key)
-            self._retry(key)
+            later = self._pause(key)
         finally:
             self._running.discard(key)
-            if key in self._again:
-                self._again.discard(key)
-                self.add(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+        elif later is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[key] = loop.call_later(later, self._due, key)
 
-    def _retry(self, key: ObjectKey) -> None:
+    def _due(self, key: ObjectKey) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    def _stop_timer(self, key: ObjectKey) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _pause(self, key: ObjectKey) -> float:
         pause = min(self._pauses.get(key, _FIRST_PAUSE) * 2, _LONGEST_PAUSE)
         self._pauses[key] = pause
-        self.add_later(key, pause * (0.5 + self._random.random() / 2))
+        return pause * (0.5 + self._random.random() / 2)
+
+
+async def each(name: str, calls: Iterable[Coroutine[Json, Json, None]]) -> None:
+    """Make all calls at once, each to its end whatever happens to the others.
+
+    Raises the first KubeError afterwards. A call that were cancelled half-way might have been
+    served, with nobody to see the answer.
+    """
+    failures: list[KubeError] = []
+
+    async def one(call: Coroutine[Json, Json, None]) -> None:
+        try:
+            await call
+        except KubeError as error:
+            failures.append(error)
+
+    async with asyncio.TaskGroup() as group:
+        for call in calls:
+            group.create_task(one(call), name=name)
+    if failures:
+        raise failures[0]

@@ -1,26 +1,27 @@
 """ReplicaSets: as many pods as asked for."""
 
-import asyncio
+import datetime
 from collections.abc import Sequence
 
 import msgspec
 
-from meltemi.base.clock import Clock
 from meltemi.base.keys import ObjectKey
-from meltemi.kube.client import Client, JsonObject
-from meltemi.kube.errors import NotFound
-from meltemi.kube.writer import patch_status
-from meltemi.local.controllers.cache import Cache, controller_of
+from meltemi.kube.client import JsonObject
+from meltemi.kube.errors import ApiError, Conflict
+from meltemi.local.controllers.cache import controller_of, is_leaving, owner_reference
 from meltemi.local.controllers.pods import (
     condition,
     is_active,
     is_ready,
+    labels_of,
+    phase,
     pod_from_template,
+    seconds_since,
     selects,
 )
+from meltemi.local.controllers.writes import Writes
 
-_BURST = 50
-"""Pods made or deleted at once."""
+_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -29,6 +30,8 @@ class Plan(msgspec.Struct, frozen=True):
     create: int = 0
     delete: tuple[JsonObject, ...] = ()
     adopt: tuple[JsonObject, ...] = ()
+    release: tuple[JsonObject, ...] = ()
+    """Owned pods that the selector no longer matches."""
 
 
 def plan(
@@ -36,115 +39,130 @@ def plan(
 ) -> Plan:
     """`orphans`: pods that match the selector and have no controller."""
     wanted = replica_set["spec"].get("replicas", 1)
+    selector = replica_set["spec"].get("selector")
     adopt = tuple(pod for pod in orphans if is_active(pod))
-    active = [pod for pod in (*owned, *adopt) if is_active(pod)]
-    missing = wanted - len(active)
-    if missing >= 0:
-        return Plan(create=missing, adopt=adopt)
-    return Plan(delete=tuple(sorted(active, key=_order_of_leaving)[:-missing]), adopt=adopt)
+    release = tuple(p for p in owned if is_active(p) and not selects(selector, labels_of(p)))
+    active = [pod for pod in (*owned, *adopt) if is_active(pod) and pod not in release]
+    excess = len(active) - wanted
+    delete = tuple(leaving_first(active)[: max(0, excess)])
+    return Plan(max(0, -excess), delete, adopt, release)
 
 
-def _order_of_leaving(pod: JsonObject) -> tuple[bool, bool, bool, str, str]:
-    """Those that are not bound, not ready or youngest go first."""
-    created = pod["metadata"].get("creationTimestamp", "")
-    return (
-        bool(pod["spec"].get("nodeName")),
-        (pod.get("status") or {}).get("phase") == "Running",
-        is_ready(pod),
-        # Youngest first: later times sort earlier when their digits are turned round.
-        "".join(chr(158 - ord(c)) for c in created),
-        pod["metadata"]["name"],
+def leaving_first(pods: Sequence[JsonObject]) -> Sequence[JsonObject]:
+    """Those whose loss costs least come first: not bound, not running, not ready, cheap, young."""
+
+    def worth(pod: JsonObject) -> tuple[bool, bool, bool, int]:
+        cost = (pod["metadata"].get("annotations") or {}).get(_COST, "0")
+        bound = bool(pod["spec"].get("nodeName"))
+        return bound, phase(pod) == "Running", is_ready(pod), int(cost)
+
+    youngest = sorted(
+        pods, key=lambda p: str(p["metadata"].get("creationTimestamp", "")), reverse=True
     )
+    return sorted(youngest, key=worth)
 
 
-def status_of(replica_set: JsonObject, owned: Sequence[JsonObject], now: float) -> JsonObject:
-    """`now`: seconds since the epoch, for minReadySeconds."""
+def status_of(
+    replica_set: JsonObject,
+    owned: Sequence[JsonObject],
+    *,
+    now: datetime.datetime,
+    failure: str = "",
+) -> JsonObject:
+    """The ReplicaSet's status. `failure`: why pods could not be made just now."""
     active = [pod for pod in owned if is_active(pod)]
     ready = [pod for pod in active if is_ready(pod)]
-    needed = replica_set["spec"].get("minReadySeconds", 0)
-    available = [pod for pod in ready if not needed or _ready_for(pod, now) >= needed]
-    labels = (replica_set["spec"]["template"].get("metadata") or {}).get("labels") or {}
-    labelled = [p for p in active if labels.items() <= (p["metadata"].get("labels") or {}).items()]
-    return {
+    available = [pod for pod in ready if _seconds_short(replica_set, pod, now) <= 0]
+    labels = labels_of(replica_set["spec"]["template"])
+    status: JsonObject = {
         "replicas": len(active),
-        "fullyLabeledReplicas": len(labelled),
+        "fullyLabeledReplicas": sum(labels.items() <= labels_of(p).items() for p in active),
         "readyReplicas": len(ready),
         "availableReplicas": len(available),
         "observedGeneration": replica_set["metadata"].get("generation", 0),
+        "conditions": [],
     }
+    if failure:
+        since = condition(replica_set, "ReplicaFailure").get("lastTransitionTime")
+        status["conditions"].append(
+            {
+                "type": "ReplicaFailure",
+                "status": "True",
+                "reason": "FailedCreate",
+                "message": failure,
+                "lastTransitionTime": since or f"{now:%Y-%m-%dT%H:%M:%SZ}",
+            }
+        )
+    return status
 
 
-def _ready_for(pod: JsonObject, now: float) -> float:
-    import datetime
-
-    since = condition(pod, "Ready").get("lastTransitionTime")
-    if not since:
+def _seconds_short(replica_set: JsonObject, pod: JsonObject, now: datetime.datetime) -> float:
+    """How much longer a ready pod must stay so to count as available."""
+    needed = replica_set["spec"].get("minReadySeconds", 0)
+    if not needed:
         return 0.0
-    return now - datetime.datetime.fromisoformat(since).timestamp()
+    return float(needed) - seconds_since(condition(pod, "Ready").get("lastTransitionTime"), now)
+
+
+def seconds_to_available(
+    replica_set: JsonObject, owned: Sequence[JsonObject], now: datetime.datetime
+) -> float | None:
+    """Until the next ready pod counts as available; None when nothing is waited for."""
+    ready = [pod for pod in owned if is_active(pod) and is_ready(pod)]
+    short = [_seconds_short(replica_set, pod, now) for pod in ready]
+    return min((s for s in short if s > 0), default=None)
 
 
 class ReplicaSets:
     """Reconciles by the plan."""
 
-    def __init__(self, client: Client, cache: Cache, clock: Clock) -> None:
-        self._client = client
-        self._cache = cache
-        self._clock = clock
+    def __init__(self, writes: Writes) -> None:
+        self._writes = writes
+        self._cache = writes.cache
 
-    async def reconcile(self, key: ObjectKey) -> None:
+    async def reconcile(self, key: ObjectKey) -> float | None:
         found = self._cache.get(key)
         if found is None:
-            return
-        owned = list(self._cache.owned(found, "Pod"))
-        if "deletionTimestamp" not in found["metadata"]:
-            await self._act(found, plan(found, owned, self._orphans(found)))
-            owned = list(self._cache.owned(found, "Pod"))
-        status = status_of(found, owned, self._clock.now().timestamp())
-        before = found.get("status") or {}
-        if {k: before.get(k, 0) for k in status} != status:
-            await patch_status(self._client, key, status)
+            return None
+        failure: ApiError | None = None
+        if not is_leaving(found):
+            owned = self._cache.owned(found, "Pod")
+            try:
+                await self._act(found, plan(found, owned, self._orphans(found)))
+            except Conflict:
+                raise
+            except ApiError as error:
+                failure = error
+        owned, now = self._cache.owned(found, "Pod"), self._writes.clock.now()
+        text = str(failure) if failure is not None else ""
+        await self._writes.status(found, status_of(found, owned, now=now, failure=text))
+        if failure is not None:
+            raise failure
+        return seconds_to_available(found, owned, now)
 
     def _orphans(self, replica_set: JsonObject) -> Sequence[JsonObject]:
         selector = replica_set["spec"].get("selector")
-        pods = self._cache.list("Pod", replica_set["metadata"]["namespace"])
         return [
             pod
-            for pod in pods
-            if controller_of(pod) is None
-            and is_active(pod)
-            and selects(selector, pod["metadata"].get("labels") or {})
+            for pod in self._cache.list("Pod", replica_set["metadata"]["namespace"])
+            if controller_of(pod) is None and selects(selector, labels_of(pod))
         ]
 
     async def _act(self, replica_set: JsonObject, todo: Plan) -> None:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(todo.create, _BURST)):
-                pod = pod_from_template(
-                    replica_set, "apps/v1", "ReplicaSet", replica_set["spec"]["template"]
-                )
-                group.create_task(self._create(pod), name="create pod")
-            for pod in todo.delete[:_BURST]:
-                group.create_task(delete_pod(self._client, self._cache, pod), name="delete pod")
-            for pod in todo.adopt:
-                group.create_task(self._adopt(replica_set, pod), name="adopt pod")
+        for pod in todo.release:
+            await self._set_owner(pod, None)
+        for pod in todo.adopt:
+            await self._set_owner(pod, owner_reference(replica_set, "apps/v1", "ReplicaSet"))
+        await self._writes.delete_pods(replica_set, list(todo.delete))
+        template = replica_set["spec"]["template"]
+        pods = [pod_from_template(replica_set, template) for _ in range(todo.create)]
+        await self._writes.create_pods(replica_set, pods)
 
-    async def _create(self, pod: JsonObject) -> None:
-        self._cache.observe(await self._client.create(pod))
-
-    async def _adopt(self, replica_set: JsonObject, pod: JsonObject) -> None:
-        from meltemi.local.controllers.cache import owner_reference
-
-        meta = pod["metadata"]
-        reference = owner_reference(replica_set, "apps/v1", "ReplicaSet")
-        key = ObjectKey("Pod", meta["namespace"], meta["name"])
-        change = {"metadata": {"uid": meta["uid"], "ownerReferences": [reference]}}
-        self._cache.observe(await self._client.patch(key, change))
-
-
-async def delete_pod(client: Client, cache: Cache, pod: JsonObject) -> None:
-    """Delete this pod, and no later one of its name."""
-    meta = pod["metadata"]
-    cache.leaving(pod)
-    try:
-        await client.delete(ObjectKey("Pod", meta["namespace"], meta["name"]), uid=meta["uid"])
-    except NotFound:
-        return
+    async def _set_owner(self, pod: JsonObject, owner: JsonObject | None) -> None:
+        """Make `owner` the pod's controller, or leave it without one."""
+        owners = [
+            o for o in pod["metadata"].get("ownerReferences") or () if not o.get("controller")
+        ]
+        if owner is not None:
+            owners.append(owner)
+        await self._writes.patch(pod, {"metadata": {"ownerReferences": owners}})

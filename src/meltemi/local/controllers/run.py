@@ -1,20 +1,26 @@
-"""Joins informers, cache and queues; binds pods to the node."""
+"""Joins informers, cache and queues: each change reaches the controllers that read the object."""
 
 import asyncio
 import random as random_module
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from meltemi.base.clock import Clock
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import Client, JsonObject
 from meltemi.kube.informer import Informer
-from meltemi.kube.paths import Selection, object_path
+from meltemi.kube.paths import Selection
 from meltemi.local.controllers.cache import Cache, controller_of
+from meltemi.local.controllers.daemonsets import DaemonSets
 from meltemi.local.controllers.deployments import Deployments
-from meltemi.local.controllers.endpoints import EndpointSlices
-from meltemi.local.controllers.queue import Queue
+from meltemi.local.controllers.endpoints import SERVICE_LABEL, EndpointSlices, is_selecting
+from meltemi.local.controllers.events import Events
+from meltemi.local.controllers.jobs import Jobs
+from meltemi.local.controllers.pods import labels_of, selects
+from meltemi.local.controllers.queue import Queue, Reconcile
 from meltemi.local.controllers.replicasets import ReplicaSets
-from meltemi.local.controllers.workloads import DaemonSets, Jobs, StatefulSets
+from meltemi.local.controllers.scheduler import Scheduler, is_waiting
+from meltemi.local.controllers.statefulsets import StatefulSets
+from meltemi.local.controllers.writes import Writes
 
 _KINDS = (
     "Service",
@@ -27,95 +33,101 @@ _KINDS = (
     "Pod",
 )
 _OWNERS = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"})
-_SERVICE = "kubernetes.io/service-name"
 
 
 class Controllers:
-    """Routes each change to the queues of those who read the object."""
+    """One cache, and a queue for each controller; keys of queue "Pod" are for the scheduler."""
 
     def __init__(
         self, client: Client, clock: Clock, node_name: str, random: random_module.Random
     ) -> None:
         self.cache = Cache(self._changed)
-        self._client = client
-        self._node = node_name
-        cache = self.cache
-        reconcilers = {
-            "Deployment": Deployments(client, cache, clock).reconcile,
-            "ReplicaSet": ReplicaSets(client, cache, clock).reconcile,
-            "StatefulSet": StatefulSets(client, cache).reconcile,
-            "DaemonSet": DaemonSets(client, cache).reconcile,
-            "Job": Jobs(client, cache, clock).reconcile,
-            "Service": EndpointSlices(client, cache).reconcile,
-            "Pod": self._bind,
+        self.events = Events(client, clock)
+
+        def writes(component: str) -> Writes:
+            return Writes(component, client, self.cache, clock, self.events)
+
+        reconcilers: Mapping[str, Reconcile] = {
+            "Deployment": Deployments(writes("deployment-controller")).reconcile,
+            "ReplicaSet": ReplicaSets(writes("replicaset-controller")).reconcile,
+            "StatefulSet": StatefulSets(writes("statefulset-controller")).reconcile,
+            "DaemonSet": DaemonSets(writes("daemonset-controller")).reconcile,
+            "Job": Jobs(writes("job-controller")).reconcile,
+            "Service": EndpointSlices(writes("endpoint-slice-controller")).reconcile,
+            "Pod": Scheduler(writes("default-scheduler"), client, node_name).reconcile,
         }
-        self.queues: Mapping[str, Queue] = {
-            kind: Queue(kind, reconcile, random) for kind, reconcile in reconcilers.items()
-        }
-        self._ready = False
+        self.queues = {kind: Queue(kind, run, random) for kind, run in reconcilers.items()}
+        self._is_ready = False
 
     def start(self) -> None:
         """Every informer has synced: from now on changes lead to work."""
-        self._ready = True
+        self._is_ready = True
         for kind in _KINDS:
             for data in self.cache.every(kind):
                 meta = data["metadata"]
-                self._changed(ObjectKey(kind, meta.get("namespace", ""), meta["name"]), data)
+                key = ObjectKey(kind, meta.get("namespace", ""), meta["name"])
+                self._changed(key, None, data)
 
-    def _changed(self, key: ObjectKey, data: JsonObject) -> None:
-        if not self._ready:
+    def _changed(self, key: ObjectKey, before: JsonObject | None, after: JsonObject | None) -> None:
+        if not self._is_ready:
             return
-        queues = self.queues
         if key.kind in _OWNERS or key.kind == "Service":
-            queues[key.kind].add(key)
-        owner = controller_of(data)
-        if owner is not None and owner["kind"] in _OWNERS:
-            queues[owner["kind"]].add(ObjectKey(owner["kind"], key.namespace, owner["name"]))
+            self._add(key.kind, key.namespace, key.name)
+        for data in (before, after):
+            owner = controller_of(data) if data is not None else None
+            if owner is not None and owner["kind"] in _OWNERS:
+                self._add(owner["kind"], key.namespace, owner["name"])
         if key.kind == "EndpointSlice":
-            service = (data["metadata"].get("labels") or {}).get(_SERVICE)
+            service = labels_of(after or before).get(SERVICE_LABEL)
             if service:
-                queues["Service"].add(ObjectKey("Service", key.namespace, service))
+                self._add("Service", key.namespace, service)
         if key.kind == "Pod":
-            self._pod_changed(key, data)
+            self._pod_changed(key, before, after)
 
-    def _pod_changed(self, key: ObjectKey, pod: JsonObject) -> None:
-        labels = (pod["metadata"].get("labels") or {}).items()
+    def _add(self, kind: str, namespace: str, name: str) -> None:
+        self.queues[kind].add(ObjectKey(kind, namespace, name))
+
+    def _pod_changed(
+        self, key: ObjectKey, before: JsonObject | None, after: JsonObject | None
+    ) -> None:
+        """Services that select the pod, or did; its scheduler; who may adopt it."""
+        was, now = labels_of(before), labels_of(after)
         for service in self.cache.list("Service", key.namespace):
-            selector = service["spec"].get("selector") or {}
-            if selector and selector.items() <= labels:
-                name = service["metadata"]["name"]
-                self.queues["Service"].add(ObjectKey("Service", key.namespace, name))
-        if not pod["spec"].get("nodeName"):
-            self.queues["Pod"].add(key)
-        if controller_of(pod) is None:
-            for replica_set in self.cache.list("ReplicaSet", key.namespace):
-                name = replica_set["metadata"]["name"]
-                self.queues["ReplicaSet"].add(ObjectKey("ReplicaSet", key.namespace, name))
-
-    async def _bind(self, key: ObjectKey) -> None:
-        """Put a pod on the one node there is."""
-        pod = self.cache.get(key)
-        if pod is None or pod["spec"].get("nodeName") or "deletionTimestamp" in pod["metadata"]:
+            selector = (service["spec"].get("selector") or {}).items()
+            if is_selecting(service) and (selector <= was.items() or selector <= now.items()):
+                self._add("Service", key.namespace, service["metadata"]["name"])
+        if after is None:
+            self._pod_ended(key, before)
             return
-        body = {
-            "apiVersion": "v1",
-            "kind": "Binding",
-            "metadata": {"name": key.name, "namespace": key.namespace},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": self._node},
-        }
-        await self._client.request("POST", object_path(key, "binding"), body)
+        if is_waiting(after):
+            self.queues["Pod"].add(key)
+        if controller_of(after) is None:
+            for found in self.cache.list("ReplicaSet", key.namespace):
+                if selects(found["spec"].get("selector"), now):
+                    self._add("ReplicaSet", key.namespace, found["metadata"]["name"])
+
+    def _pod_ended(self, key: ObjectKey, pod: JsonObject | None) -> None:
+        """A Deployment that recreates waits for the end of the pods of its old ReplicaSets."""
+        owner = controller_of(pod) if pod is not None else None
+        if owner is None or owner["kind"] != "ReplicaSet":
+            return
+        found = self.cache.get(ObjectKey("ReplicaSet", key.namespace, owner["name"]))
+        above = controller_of(found) if found is not None else None
+        if above is not None and above["kind"] == "Deployment":
+            self._add("Deployment", key.namespace, above["name"])
 
 
 async def run(client: Client, clock: Clock, node_name: str, random: random_module.Random) -> None:
     """Run all controllers until cancelled."""
     controllers = Controllers(client, clock, node_name, random)
-    deliver: Callable[..., None] = controllers.cache.deliver
+    deliver = controllers.cache.deliver
     informers = [Informer(client, Selection(kind), deliver, random=random) for kind in _KINDS]
     async with asyncio.TaskGroup() as group:
         for informer in informers:
             group.create_task(informer.run(), name=f"informer {informer.selection}")
         for kind, queue in controllers.queues.items():
             group.create_task(queue.run(), name=f"{kind} controller")
+        group.create_task(controllers.events.run(), name="events of controllers")
         for informer in informers:
             await informer.synced.wait()
         controllers.start()
