@@ -273,6 +273,24 @@ async def test_deleting_the_deployment_ends_everything(
     await cluster.until(lambda: not cluster.all("Pod") and not cluster.all("ReplicaSet"))
 
 
+async def test_replica_sets_left_by_an_orphaning_deletion_are_taken_over(
+    cluster: Cluster, deployment: dict[str, Any]
+) -> None:
+    await cluster.apply(deployment)
+    await cluster.until_rolled_out("web")
+    old = {p["metadata"]["uid"] for p in cluster.all("Pod")}
+    key = ObjectKey("Deployment", "default", "web")
+    await cluster.client.delete(key, propagation="Orphan")
+    await cluster.until(lambda: key not in cluster.objects)
+    assert len(active(cluster)) == 3
+    await cluster.apply(deployment)
+    await cluster.until_rolled_out("web")
+    assert {p["metadata"]["uid"] for p in cluster.all("Pod")} == old
+    await cluster.apply(restarted(deployment, "later"))
+    await cluster.until_rolled_out("web")
+    await cluster.until(lambda: len(cluster.all("Pod")) == 3)
+
+
 async def test_many_deployments_come_up_together(cluster: Cluster) -> None:
     names = [f"app-{number}" for number in range(10)]
     await cluster.apply(*(workload("Deployment", name, replicas=1) for name in names))

@@ -10,7 +10,7 @@ from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import JsonObject
 from meltemi.kube.errors import AlreadyExists, Conflict
 from meltemi.local.controllers.cache import controller_of, is_leaving, owner_reference
-from meltemi.local.controllers.pods import is_finished
+from meltemi.local.controllers.pods import is_finished, labels_of, selects
 from meltemi.local.controllers.rollout import (
     HASH_LABEL,
     REVISION,
@@ -39,6 +39,7 @@ class Deployments:
         found = self._cache.get(key)
         if found is None or is_leaving(found):
             return None
+        await self._adopt(found)
         sets = self._sets(found)
         new = present_set(found, sets)
         if found["spec"].get("paused"):
@@ -61,6 +62,14 @@ class Deployments:
         owned = self._cache.owned(deployment, "ReplicaSet")
         return [r for r in owned if not is_leaving(r)]
 
+    async def _adopt(self, deployment: JsonObject) -> None:
+        """Take ReplicaSets that a Deployment deleted with --cascade=orphan has left."""
+        reference = owner_reference(deployment, "apps/v1", "Deployment")
+        for found in self._cache.list("ReplicaSet", deployment["metadata"]["namespace"]):
+            orphan = controller_of(found) is None and not is_leaving(found)
+            if orphan and selects(deployment["spec"].get("selector"), labels_of(found)):
+                await self._writes.patch(found, {"metadata": {"ownerReferences": [reference]}})
+
     def _pods_of(self, sets: Sequence[JsonObject]) -> int:
         owned = [pod for found in sets for pod in self._cache.owned(found, "Pod")]
         return sum(1 for pod in owned if not is_finished(pod))
@@ -78,17 +87,13 @@ class Deployments:
         return made
 
     async def _take(self, deployment: JsonObject, key: ObjectKey, collisions: int) -> JsonObject:
-        """The name is taken: by our own, by one without an owner, or by a stranger (Conflict)."""
+        """The name is taken: by our own, or by another (Conflict), then the next hash differs."""
         present = await self._writes.get(key)
-        owner = controller_of(present)
-        if present_set(deployment, [present]) is not None and not is_leaving(present):
-            if owner is not None and owner["uid"] == deployment["metadata"]["uid"]:
-                return present
-            if owner is None:
-                reference = owner_reference(deployment, "apps/v1", "Deployment")
-                change = {"metadata": {"ownerReferences": [reference]}}
-                return await self._writes.patch(present, change)
-        if not is_leaving(present):
+        owner = controller_of(present) or {}
+        is_ours = owner.get("uid") == deployment["metadata"]["uid"] and not is_leaving(present)
+        if is_ours and present_set(deployment, [present]) is not None:
+            return present
+        if owner and not is_leaving(present):
             await self._writes.status(deployment, {"collisionCount": collisions + 1})
         raise Conflict(409, "AlreadyExists", f"{key} is not of {key_of(deployment)}")
 

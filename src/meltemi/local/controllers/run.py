@@ -81,6 +81,8 @@ class Controllers:
             service = labels_of(after or before).get(SERVICE_LABEL)
             if service:
                 self._add("Service", key.namespace, service)
+        if key.kind == "ReplicaSet" and after is not None and controller_of(after) is None:
+            self._may_be_adopted("Deployment", key, after)
         if key.kind == "Pod":
             self._pod_changed(key, before, after)
 
@@ -90,7 +92,7 @@ class Controllers:
     def _pod_changed(
         self, key: ObjectKey, before: JsonObject | None, after: JsonObject | None
     ) -> None:
-        """Services that select the pod, or did; its scheduler; who may adopt it."""
+        """Services that select the pod, or did; the scheduler; who may adopt it."""
         was, now = labels_of(before), labels_of(after)
         for service in self.cache.list("Service", key.namespace):
             selector = (service["spec"].get("selector") or {}).items()
@@ -102,9 +104,13 @@ class Controllers:
         if is_waiting(after):
             self.queues["Pod"].add(key)
         if controller_of(after) is None:
-            for found in self.cache.list("ReplicaSet", key.namespace):
-                if selects(found["spec"].get("selector"), now):
-                    self._add("ReplicaSet", key.namespace, found["metadata"]["name"])
+            self._may_be_adopted("ReplicaSet", key, after)
+
+    def _may_be_adopted(self, kind: str, key: ObjectKey, orphan: JsonObject) -> None:
+        """Tell those whose selector matches something without a controller."""
+        for found in self.cache.list(kind, key.namespace):
+            if selects(found["spec"].get("selector"), labels_of(orphan)):
+                self._add(kind, key.namespace, found["metadata"]["name"])
 
     def _pod_ended(self, key: ObjectKey, pod: JsonObject | None) -> None:
         """A Deployment that recreates waits for the end of the pods of its old ReplicaSets."""
