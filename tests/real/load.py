@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -17,6 +17,7 @@ class Load:
         self._left = most
         self.answers: Counter[int | str] = Counter()
         self._stopping = asyncio.Event()
+        self._answered = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Load":
@@ -35,8 +36,8 @@ class Load:
     async def reach(self, count: int) -> None:
         """Wait until that many more answers came."""
         wanted = self.answers.total() + count
-        while self.answers.total() < wanted:
-            await asyncio.sleep(0.01)
+        async with self._answered:
+            await self._answered.wait_for(lambda: self.answers.total() >= wanted)
 
     async def _run(self) -> None:
         limits = aiohttp.ClientTimeout(total=15)
@@ -53,6 +54,15 @@ class Load:
                     self.answers[reply.status] += 1
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.answers[type(error).__name__] += 1
+            async with self._answered:
+                self._answered.notify_all()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Poll for what only the outside can change and nothing announces."""
+    async with asyncio.timeout(seconds):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 async def answers(

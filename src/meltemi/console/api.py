@@ -1,7 +1,7 @@
 """The console's HTTP face: read models as JSON, an event stream, the single-page app."""
 
 import asyncio
-import logging
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -9,23 +9,32 @@ from typing import Any, get_args
 import msgspec
 from aiohttp import web
 
+from meltemi.console.static_files import StaticFiles
 from meltemi.console.types import Graph, GraphType, Mesh
-
-log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 _HEARTBEAT = 15.0
+_PATIENCE = 10.0
+"""Seconds that a reader of events may keep a write waiting."""
 _SHORTEST, _LONGEST = 4.0, 900.0
 _MOST_STREAMS = 64
+_MOST_GRAPHS = 64
+"""Answers kept of one revision."""
+_MOST_NAMESPACES = 200
+_COMPRESSED_FROM = 2048
 _SECURITY = {
     "Content-Security-Policy": (
         "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-        "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+        "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
 }
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]+)?")
+_NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -35,30 +44,48 @@ class State(msgspec.Struct, frozen=True):
     graph: Callable[[tuple[str, ...], float, GraphType], Graph]
     """(namespaces, seconds, type)."""
     mesh: Callable[[], Mesh]
-    proxies: Callable[[], Any]
-    problems: Callable[[], Any]
+    proxies: Callable[[], object]
+    problems: Callable[[], object]
     revision: Callable[[], int]
     """Of the telemetry."""
     changed: asyncio.Condition
     """Notified when the revision grew."""
 
 
+class _Query(msgspec.Struct, frozen=True):
+    """What a graph is asked for."""
+
+    namespaces: tuple[str, ...]
+    seconds: float
+    graph_type: GraphType
+
+
+class _Refused(Exception):
+    """A parameter that cannot be answered."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+
+
 class Console:
     """Routes over a state."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, static: Path = STATIC) -> None:
         self._state = state
-        self._graphs: dict[tuple[Any, ...], bytes] = {}
+        self._static = StaticFiles(static)
+        self._graphs: dict[_Query, bytes] = {}
         self._graphs_of = -1
         self._streams = 0
+        self._is_closing = False
 
     def data_routes(self) -> list[web.RouteDef]:
         """The API alone, for the CLI's socket."""
         return [
             web.get("/api/graph", self._graph),
-            web.get("/api/mesh", self._mesh),
-            web.get("/api/proxies", self._proxies),
-            web.get("/api/problems", self._problems),
+            web.get("/api/mesh", self._answer(self._state.mesh)),
+            web.get("/api/proxies", self._answer(self._state.proxies)),
+            web.get("/api/problems", self._answer(self._state.problems)),
         ]
 
     def application(self, *, names: frozenset[str] = _LOCAL_NAMES) -> web.Application:
@@ -67,110 +94,130 @@ class Console:
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            host = request.host.rpartition(":")[0] if _has_port(request.host) else request.host
-            if host not in names:
-                return web.json_response({"message": f"host {host!r} is not served"}, status=421)
-            response = await handler(request)
+            response = await _guarded(request, handler, names)
             if not response.prepared:
                 response.headers.update(_SECURITY)
             return response
 
         app = web.Application(middlewares=[guard])
-        app.add_routes([*self.data_routes(), web.get("/api/events", self._events)])
+        app.add_routes(self.data_routes())
+        app.router.add_get("/api/events", self._events, allow_head=False)
         app.router.add_get("/api/{rest:.*}", _no_such_answer)
-        app.router.add_get("/{path:.*}", _page)
+        app.router.add_get("/{path:.*}", self._static.handle)
+        app.on_shutdown.append(self._close)
         return app
 
     async def _graph(self, request: web.Request) -> web.Response:
-        query = request.query
-        graph_type = query.get("type", "versionedApp")
-        if graph_type not in get_args(GraphType):
-            return _refused(
-                "type", f"{graph_type!r} is not one of {', '.join(get_args(GraphType))}"
-            )
         try:
-            seconds = float(query.get("duration", "60"))
-        except ValueError:
-            return _refused("duration", "expected seconds")
-        if not _SHORTEST <= seconds <= _LONGEST:
-            return _refused("duration", f"expected {_SHORTEST:g} to {_LONGEST:g} seconds")
-        spaces = tuple(sorted({n for n in query.get("namespaces", "").split(",") if n}))
-        key = (spaces, seconds, graph_type)
+            query = _graph_query(request)
+        except _Refused as refused:
+            reason = {"message": str(refused), "field": refused.field}
+            return web.json_response(reason, status=400)
         revision = self._state.revision()
-        if revision != self._graphs_of:
+        if revision != self._graphs_of or len(self._graphs) >= _MOST_GRAPHS:
             self._graphs.clear()
             self._graphs_of = revision
-        body = self._graphs.get(key)
+        body = self._graphs.get(query)
         if body is None:
-            found = self._state.graph(spaces, seconds, graph_type)  # type: ignore[arg-type]
-            body = self._graphs[key] = msgspec.json.encode(found)
-        return _json(request, body)
+            found = self._state.graph(query.namespaces, query.seconds, query.graph_type)
+            body = self._graphs[query] = msgspec.json.encode(found)
+        return _json(body)
 
-    async def _mesh(self, request: web.Request) -> web.Response:
-        return _json(request, msgspec.json.encode(self._state.mesh()))
+    def _answer(self, read: Callable[[], object]) -> Handler:
+        async def handle(_: web.Request) -> web.Response:
+            return _json(msgspec.json.encode(read()))
 
-    async def _proxies(self, request: web.Request) -> web.Response:
-        return _json(request, msgspec.json.encode(self._state.proxies()))
-
-    async def _problems(self, request: web.Request) -> web.Response:
-        return _json(request, msgspec.json.encode(self._state.problems()))
+        return handle
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: `graph` whenever newer telemetry is there."""
         if self._streams >= _MOST_STREAMS:
-            return web.json_response({"message": "too many event streams"}, status=503)
+            return web.json_response({"message": "too many event streams are open"}, status=503)
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", **_SECURITY}
         response = web.StreamResponse(headers=headers)
         self._streams += 1
         try:
             await response.prepare(request)
-            seen = -1
-            while True:
-                revision = self._state.revision()
-                if revision != seen:
-                    seen = revision
-                    data = f'event: graph\ndata: {{"revision": {revision}}}\n\n'
-                    await response.write(data.encode())
-                try:
-                    async with asyncio.timeout(_HEARTBEAT), self._state.changed:
-                        await self._state.changed.wait()
-                except TimeoutError:
-                    await response.write(b": still here\n\n")
+            await self._follow(response)
         except ConnectionError:
-            return response
+            pass
+        except TimeoutError:
+            # The reader does not read: its buffers are full, and it would hold its place for ever.
+            if request.transport is not None:
+                request.transport.abort()
         finally:
             self._streams -= 1
+        return response
+
+    async def _follow(self, response: web.StreamResponse) -> None:
+        seen = -1
+        while not self._is_closing:
+            revision = self._state.revision()
+            text = ": still here\n\n"
+            if revision != seen:
+                seen = revision
+                text = f'event: graph\ndata: {{"revision": {revision}}}\n\n'
+            async with asyncio.timeout(_PATIENCE):
+                await response.write(text.encode())
+            await self._newer_than(seen)
+
+    async def _newer_than(self, seen: int) -> None:
+        """Wait for newer telemetry or the end, as long as a silent connection may be silent."""
+        try:
+            async with asyncio.timeout(_HEARTBEAT), self._state.changed:
+                await self._state.changed.wait_for(
+                    lambda: self._is_closing or self._state.revision() != seen
+                )
+        except TimeoutError:
+            return
+
+    async def _close(self, _: web.Application) -> None:
+        """Let the event streams end, so that shutting down need not cut them off."""
+        self._is_closing = True
+        async with self._state.changed:
+            self._state.changed.notify_all()
 
 
-def _has_port(host: str) -> bool:
-    return host.rpartition(":")[2].isdecimal() and not host.endswith("]")
+async def _guarded(
+    request: web.Request, handler: Handler, names: frozenset[str]
+) -> web.StreamResponse:
+    host = _HOST.fullmatch(request.headers.get("Host", "").lower())
+    if host is None or host["name"] not in names:
+        message = "the console is not served under this host name; use 127.0.0.1 or localhost"
+        return web.json_response({"message": message}, status=421)
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return web.json_response({"message": error.reason}, status=error.status, headers=allowed)
 
 
-async def _no_such_answer(request: web.Request) -> web.Response:
-    return web.json_response({"message": f"{request.path}: there is no such answer"}, status=404)
+def _graph_query(request: web.Request) -> _Query:
+    """Read and check the parameters. Raises _Refused."""
+    graph_type: Any = request.query.get("type", "versionedApp")
+    if graph_type not in get_args(GraphType):
+        raise _Refused("type", f"expected one of {', '.join(get_args(GraphType))}")
+    try:
+        seconds = float(request.query.get("duration", "60"))
+    except ValueError:
+        raise _Refused("duration", "expected seconds, such as 60") from None
+    if not _SHORTEST <= seconds <= _LONGEST:
+        raise _Refused("duration", f"expected {_SHORTEST:g} to {_LONGEST:g} seconds")
+    spaces = sorted({name for name in request.query.get("namespaces", "").split(",") if name})
+    if len(spaces) > _MOST_NAMESPACES:
+        raise _Refused("namespaces", f"expected {_MOST_NAMESPACES} names at most")
+    if not all(_NAMESPACE.fullmatch(name) for name in spaces):
+        raise _Refused("namespaces", "expected names of namespaces, separated by commas")
+    return _Query(tuple(spaces), seconds, graph_type)
 
 
-async def _page(request: web.Request) -> web.StreamResponse:
-    """A file of the app; any other path is the app's own to route."""
-    index = STATIC / "index.html"
-    if not index.is_file():
-        text = "The console's pages are not built: run `make web`. The API is under /api/.\n"
-        return web.Response(text=text, status=503)
-    wanted = (STATIC / request.match_info["path"]).resolve()
-    if wanted.is_relative_to(STATIC) and wanted.is_file() and wanted != index:
-        hashed = wanted.parent.name == "assets"
-        age = "public, max-age=31536000, immutable" if hashed else "no-cache"
-        return web.FileResponse(wanted, headers={"Cache-Control": age})
-    return web.FileResponse(index, headers={"Cache-Control": "no-cache"})
+async def _no_such_answer(_: web.Request) -> web.Response:
+    return web.json_response({"message": "the API has no such answer"}, status=404)
 
 
-def _json(request: web.Request, body: bytes) -> web.Response:
+def _json(body: bytes) -> web.Response:
     response = web.Response(body=body, content_type="application/json")
     response.headers["Cache-Control"] = "no-store"
-    if len(body) > 2048:
+    if len(body) > _COMPRESSED_FROM:
         response.enable_compression()
     return response
-
-
-def _refused(field: str, message: str) -> web.Response:
-    return web.json_response({"message": f"{field}: {message}", "field": field}, status=400)

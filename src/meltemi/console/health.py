@@ -1,7 +1,7 @@
 """Health from request codes and from pods, with the tolerances that Kiali's users know. Pure.
 
 HTTP: any 5xx or missing answer degrades, 10 % fail; 4xx degrade at 10 % and fail at 20 %.
-gRPC: any status but 0 degrades, 10 % fail.
+gRPC: any status but 0 or missing answer degrades, 10 % fail.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from meltemi.console.types import Health, HealthStatus
+from meltemi.telemetry.traffic import NO_ANSWER
 
 _WEIGHT: Mapping[HealthStatus, int] = {
     "unknown": 0,
@@ -18,12 +19,13 @@ _WEIGHT: Mapping[HealthStatus, int] = {
     "failure": 4,
 }
 UNKNOWN = Health(status="unknown", reason="")
+_HEALTHY = Health(status="healthy", reason="")
 
 
 class _Tolerance(msgspec.Struct, frozen=True):
     name: str
     degraded: float
-    """Share above which it degrades."""
+    """Share from which it degrades; 0: any."""
     failure: float
 
 
@@ -34,12 +36,12 @@ _GRPC = _Tolerance("fail with a gRPC status", 0.0, 0.10)
 
 
 def worst(healths: Iterable[Health]) -> Health:
-    """The most serious one; unknown without any."""
+    """The most serious one, the first among equals; unknown without any."""
     return max(healths, key=lambda h: _WEIGHT[h.status], default=UNKNOWN)
 
 
 def health_from_codes(rates: Mapping[tuple[str, str], float]) -> Health:
-    """`rates` maps (protocol, code) to requests a second."""
+    """`rates` maps (protocol, code) to requests a second; shares are of each protocol's own."""
     found = []
     for protocol in ("http", "grpc"):
         own = {code: rate for (p, code), rate in rates.items() if p == protocol}
@@ -51,26 +53,32 @@ def health_from_codes(rates: Mapping[tuple[str, str], float]) -> Health:
             tolerance = _tolerance(protocol, code)
             if tolerance is not None:
                 shares[tolerance] = shares.get(tolerance, 0.0) + rate / total
-        found.append(Health(status="healthy", reason=""))
+        found.append(_HEALTHY)
         found += [_judge(tolerance, share) for tolerance, share in shares.items()]
     return worst(found)
 
 
 def _tolerance(protocol: str, code: str) -> _Tolerance | None:
-    if code == "-":
+    if code == NO_ANSWER:
         return _SILENT
-    if protocol == "grpc":
-        return _GRPC if code != "0" and len(code) < 3 else None
+    if protocol == "grpc" and len(code) < 3:
+        return _GRPC if code != "0" else None
+    # A gRPC call that was answered without a gRPC status has an HTTP code.
     return {"5": _SERVER, "4": _CLIENT}.get(code[:1])
 
 
 def _judge(tolerance: _Tolerance, share: float) -> Health:
-    reason = f"{share * 100:.1f} % of requests {tolerance.name}"
+    if share <= 0 or share < tolerance.degraded:
+        return _HEALTHY
+    reason = f"{_percent(share)} of requests {tolerance.name}"
     if share >= tolerance.failure:
         return Health(status="failure", reason=reason)
-    if share > tolerance.degraded:
-        return Health(status="degraded", reason=reason)
-    return Health(status="healthy", reason="")
+    return Health(status="degraded", reason=reason)
+
+
+def _percent(share: float) -> str:
+    """Never `0.0 %` of what does happen."""
+    return f"{share * 100:.1f} %" if share >= 0.0005 else "less than 0.1 %"
 
 
 def health_from_pods(pods: int, ready: int) -> Health:
@@ -78,7 +86,8 @@ def health_from_pods(pods: int, ready: int) -> Health:
     if not pods:
         return UNKNOWN
     if not ready:
-        return Health(status="failure", reason=f"none of {pods} pods is ready")
+        are = "the only pod is not" if pods == 1 else f"none of {pods} pods is"
+        return Health(status="failure", reason=f"{are} ready")
     if ready < pods:
         return Health(status="degraded", reason=f"{ready} of {pods} pods are ready")
-    return Health(status="healthy", reason="")
+    return _HEALTHY

@@ -8,7 +8,7 @@ from ruamel.yaml.error import YAMLError
 
 from meltemi.api.meta import Json
 from meltemi.inject.patch import NotInjected, Refused, inject
-from meltemi.inject.template import InjectConfig, JsonObject
+from meltemi.inject.wishes import InjectConfig, JsonObject
 
 _ENABLED = {"istio-injection": "enabled"}
 _TEMPLATE = {

@@ -6,61 +6,27 @@ import msgspec
 
 from meltemi.api import names
 from meltemi.api.meta import Json
-
-JsonObject = dict[str, Json]
-
-
-class InjectConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the mesh says about its proxies."""
-
-    image: str = "docker.io/meltemi/proxyv2:1"
-    root_namespace: str = "istio-system"
-    cluster: str = "Kubernetes"
-    domain: str = "cluster.local"
-    trust_domain: str = "cluster.local"
-    discovery: str = "istiod.istio-system.svc:15012"
-    token_seconds: int = 43200
-    drain_seconds: int = 5
+from meltemi.inject.wishes import InjectConfig, JsonObject, Wishes
 
 
 class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the templates need to know of the pod."""
 
-    namespace: str
     workload: str
     owner: str
-    annotations: Mapping[str, str]
     app_containers: Sequence[str]
     ports: Sequence[JsonObject]
     probers: Mapping[str, Json]
     scrape: Mapping[str, str] | None
 
 
-def init_container(config: InjectConfig, facts: PodFacts) -> JsonObject:
-    """Sets the capture rules in the pod's network; the arguments are istio-iptables'."""
-    said = facts.annotations
-    prefix = "traffic.sidecar.istio.io/"
-    never = f"{names.ENVOY_METRICS_PORT},{names.HEALTH_PORT},{names.METRICS_PORT}"
-    excluded = said.get(f"{prefix}excludeInboundPorts", "")
-    args = [
-        *("-p", str(names.OUTBOUND_PORT)),
-        *("-z", str(names.INBOUND_PORT)),
-        *("-u", str(names.PROXY_USER)),
-        *("-m", "REDIRECT"),
-        *("-i", said.get(f"{prefix}includeOutboundIPRanges", "*")),
-        *("-x", said.get(f"{prefix}excludeOutboundIPRanges", "")),
-        *("-b", said.get(f"{prefix}includeInboundPorts", "*")),
-        *("-d", f"{never},{excluded}" if excluded else never),
-    ]
-    for flag, name in (("-q", "includeOutboundPorts"), ("-o", "excludeOutboundPorts"),
-                       ("-k", "kubevirtInterfaces")):  # fmt: skip
-        if said.get(prefix + name):
-            args += [flag, said[prefix + name]]
+def init_container(wanted: Wishes) -> JsonObject:
+    """Sets the capture rules in the pod's network."""
     return {
         "name": names.INIT_CONTAINER,
-        "image": _image(config, facts),
-        "args": ["istio-iptables", *args],
-        "resources": _resources(facts),
+        "image": wanted.image,
+        "args": ["istio-iptables", *wanted.capture],
+        "resources": wanted.resources,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "privileged": False,
@@ -73,20 +39,18 @@ def init_container(config: InjectConfig, facts: PodFacts) -> JsonObject:
     }
 
 
-def proxy_container(config: InjectConfig, facts: PodFacts, kind: str) -> JsonObject:
-    """The proxy itself; `kind` is sidecar or router."""
-    said = facts.annotations
-    period = int(said.get("readiness.status.sidecar.istio.io/periodSeconds", "15"))
+def proxy_container(config: InjectConfig, wanted: Wishes, facts: PodFacts) -> JsonObject:
+    """The proxy itself, a sidecar or a gateway's router."""
     probe = {"httpGet": {"path": "/healthz/ready", "port": names.HEALTH_PORT}}
-    return {
+    container: JsonObject = {
         "name": names.PROXY_CONTAINER,
-        "image": _image(config, facts),
+        "image": wanted.image,
         "args": [
             "proxy",
-            kind,
+            "router" if wanted.is_gateway else "sidecar",
             "--domain",
             f"$(POD_NAMESPACE).svc.{config.domain}",
-            f"--proxyLogLevel={said.get('sidecar.istio.io/logLevel', 'warning')}",
+            f"--proxyLogLevel={wanted.log_level}",
             "--log_output_level=default:info",
         ],
         "ports": [
@@ -96,7 +60,7 @@ def proxy_container(config: InjectConfig, facts: PodFacts, kind: str) -> JsonObj
                 "protocol": "TCP",
             }
         ],
-        "env": _env(config, facts),
+        "env": _env(config, wanted, facts),
         "startupProbe": {
             **probe,
             "initialDelaySeconds": 0,
@@ -104,13 +68,8 @@ def proxy_container(config: InjectConfig, facts: PodFacts, kind: str) -> JsonObj
             "timeoutSeconds": 3,
             "failureThreshold": 600,
         },
-        "readinessProbe": {
-            **probe,
-            "periodSeconds": period,
-            "timeoutSeconds": 3,
-            "failureThreshold": 4,
-        },
-        "resources": _resources(facts),
+        "readinessProbe": {**probe, **wanted.readiness},
+        "resources": wanted.resources,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -128,6 +87,9 @@ def proxy_container(config: InjectConfig, facts: PodFacts, kind: str) -> JsonObj
             {"mountPath": "/etc/istio/pod", "name": "istio-podinfo"},
         ],
     }
+    if wanted.is_native:
+        container["restartPolicy"] = "Always"
+    return container
 
 
 def volumes(config: InjectConfig) -> list[JsonObject]:
@@ -147,24 +109,7 @@ def volumes(config: InjectConfig) -> list[JsonObject]:
     ]
 
 
-def _image(config: InjectConfig, facts: PodFacts) -> str:
-    return facts.annotations.get("sidecar.istio.io/proxyImage", config.image)
-
-
-def _resources(facts: PodFacts) -> JsonObject:
-    said, prefix = facts.annotations, "sidecar.istio.io/proxy"
-    requests = {
-        "cpu": said.get(f"{prefix}CPU", "100m"),
-        "memory": said.get(f"{prefix}Memory", "128Mi"),
-    }
-    limits = {
-        "cpu": said.get(f"{prefix}CPULimit", "2000m"),
-        "memory": said.get(f"{prefix}MemoryLimit", "1024Mi"),
-    }
-    return {"requests": requests, "limits": limits}
-
-
-def _env(config: InjectConfig, facts: PodFacts) -> list[JsonObject]:
+def _env(config: InjectConfig, wanted: Wishes, facts: PodFacts) -> list[JsonObject]:
     fields = {
         "POD_NAME": "metadata.name",
         "POD_NAMESPACE": "metadata.namespace",
@@ -177,40 +122,27 @@ def _env(config: InjectConfig, facts: PodFacts) -> list[JsonObject]:
         "PILOT_CERT_PROVIDER": "istiod",
         "CA_ADDR": config.discovery,
         "TRUST_DOMAIN": config.trust_domain,
-        "PROXY_CONFIG": _proxy_config(config, facts),
-        "ISTIO_META_POD_PORTS": _json(list(facts.ports)),
+        "PROXY_CONFIG": _json(wanted.config),
+        "ISTIO_META_POD_PORTS": _json(facts.ports),
         "ISTIO_META_APP_CONTAINERS": ",".join(facts.app_containers),
         "ISTIO_META_CLUSTER_ID": config.cluster,
         "ISTIO_META_INTERCEPTION_MODE": "REDIRECT",
         "ISTIO_META_WORKLOAD_NAME": facts.workload,
         "ISTIO_META_OWNER": facts.owner,
         "ISTIO_META_MESH_ID": config.trust_domain,
-        "EXIT_ON_ZERO_ACTIVE_CONNECTIONS": "",
     }
     if facts.probers:
-        values["ISTIO_KUBE_APP_PROBERS"] = _json(dict(facts.probers))
+        values["ISTIO_KUBE_APP_PROBERS"] = _json(facts.probers)
     if facts.scrape is not None:
-        values["ISTIO_PROMETHEUS_ANNOTATIONS"] = _json(dict(facts.scrape))
+        values["ISTIO_PROMETHEUS_ANNOTATIONS"] = _json(facts.scrape)
+    more = wanted.config.get("proxyMetadata") or {}
+    values |= {str(name): str(value) for name, value in more.items()}
     env: list[JsonObject] = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
         for name, path in fields.items()
+        if name not in more
     ]
-    return env + [{"name": name, "value": value} for name, value in values.items() if value]
-
-
-def _proxy_config(config: InjectConfig, facts: PodFacts) -> str:
-    """The mesh's settings under the annotation's (YAML, which JSON is a part of)."""
-    import yaml
-
-    said = facts.annotations.get("proxy.istio.io/config", "")
-    try:
-        asked = yaml.safe_load(said) if said else {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"annotation proxy.istio.io/config is not YAML: {error}") from error
-    if not isinstance(asked, dict):
-        raise ValueError("annotation proxy.istio.io/config is not a mapping")
-    base = {"terminationDrainDuration": f"{config.drain_seconds}s"}
-    return _json({**base, **asked})
+    return env + [{"name": name, "value": value} for name, value in values.items()]
 
 
 def _json(value: Json) -> str:

@@ -2,20 +2,24 @@
 
 Client and server both report the same requests. As consoles for Istio do it, the client's count
 is taken where there is one (it also knows the calls that never arrived), the server's where the
-client has no proxy; times and mutual TLS come from the server, which knows the certificate.
+client has no proxy; times and mutual TLS come from the server, which saw the certificate.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from meltemi.telemetry.store import Sample, quantile
+from meltemi.telemetry.histogram import quantile
+from meltemi.telemetry.parse import Labels
+from meltemi.telemetry.store import Sample
 
 Protocol = Literal["http", "grpc", "tcp"]
-UNKNOWN = "unknown"
-_QUANTILES = (0.5, 0.95, 0.99)
+NO_ANSWER = "-"
+"""The code of a request that got none."""
+_NO_VERSION = "latest"
+"""What canonical revision says of a workload without one."""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -26,6 +30,8 @@ class Peer(msgspec.Struct, frozen=True):
     app: str = ""
     version: str = ""
     principal: str = ""
+    """The identity of its certificate; only where mutual TLS showed it."""
+    cluster: str = ""
 
     @property
     def is_known(self) -> bool:
@@ -61,15 +67,16 @@ class Traffic(msgspec.Struct, frozen=True):
     protocol: Protocol
     rate: float
     """Requests a second; for tcp, bytes a second in both directions."""
-    codes: tuple[Code, ...]
-    times: Times
-    buckets: tuple[tuple[float, float], ...]
+    codes: tuple[Code, ...] = ()
+    times: Times = Times()
+    buckets: tuple[tuple[float, float], ...] = ()
     """(upper bound in ms, cumulative count): for merging the times of several."""
-    seconds: tuple[float, float]
+    seconds: tuple[float, float] = (0.0, 0.0)
     """(sum in ms, count) of the times."""
-    throughput: float
-    """Response bytes a second."""
-    mtls: float
+    request_bytes: float = 0.0
+    """A second; for tcp, what the client sent."""
+    response_bytes: float = 0.0
+    mtls: float = 0.0
     """0 to 1: the part in mutual TLS."""
 
     @property
@@ -77,11 +84,15 @@ class Traffic(msgspec.Struct, frozen=True):
         return sum(code.rate for code in self.codes if code.is_error)
 
 
-class _Key(NamedTuple):
+class _Pair(NamedTuple):
     source_namespace: str
     source: str
     destination_namespace: str
     destination: str
+
+
+class _Key(NamedTuple):
+    pair: _Pair
     host: str
     protocol: Protocol
 
@@ -90,124 +101,160 @@ class _Side:
     """What one reporter says of a key."""
 
     def __init__(self) -> None:
+        self.labels = Labels()
         self.codes: dict[tuple[str, str, bool], float] = defaultdict(float)
-        self.tcp = 0.0
         self.buckets: dict[float, float] = defaultdict(float)
-        self.sum = self.count = self.bytes = 0.0
-        self.policies: dict[str, float] = defaultdict(float)
+        self.sum = self.count = 0.0
+        self.request_bytes = self.response_bytes = 0.0
+        self.mutual = self.weight = 0.0
+        """What of the traffic was in mutual TLS, and all of it: requests, or bytes."""
 
     @property
     def requests(self) -> float:
         return sum(self.codes.values())
 
+    @property
+    def mtls(self) -> float:
+        return self.mutual / self.weight if self.weight else 0.0
 
-class _Edge:
-    def __init__(self) -> None:
-        self.client = _Side()
-        self.server = _Side()
-        self.labels: dict[str, str] = {}
+
+class _Reports:
+    """All sides, by reporter."""
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self.client: dict[_Key, _Side] = defaultdict(_Side)
+        self.server: dict[_Key, _Side] = defaultdict(_Side)
+        for sample in samples:
+            labels = sample.series.labels
+            sides = self.client if labels.reporter == "source" else self.server
+            _count(sides[_key(sample)], sample)
+        self._called = {key.pair for key in self.client}
+        self._served: dict[_Pair, list[_Key]] = defaultdict(list)
+        for key in sorted(self.server):
+            self._served[key.pair].append(key)
+
+    def merged(self) -> Iterator[tuple[_Key, _Side, _Side | None]]:
+        """(key, whose numbers count, the server's side of them if it has one)."""
+        for key, side in self.client.items():
+            twin = self._twin(key)
+            served = self.server[twin] if twin is not None else None
+            if twin is not None and served is not None and twin.protocol == "grpc" != key.protocol:
+                # Only the server saw that these requests were gRPC, and how they ended.
+                yield twin._replace(host=key.host), served, served
+            else:
+                yield key, side, served
+        for key, side in self.server.items():
+            if not key.pair.source or key.pair not in self._called:
+                yield key, side, side
+
+    def _twin(self, key: _Key) -> _Key | None:
+        """The server's report of the same calls.
+
+        It may stand under another host, as a server names one service for each port, or under
+        another protocol, where one side knew more than the other.
+        """
+        if not key.pair.destination:
+            return None
+        served = self._served.get(key.pair, ())
+        return max(served, key=lambda k: _likeness(k, key), default=None)
+
+
+def _likeness(one: _Key, other: _Key) -> tuple[bool, bool, bool]:
+    return (
+        one.protocol == other.protocol,
+        (one.protocol == "tcp") == (other.protocol == "tcp"),
+        one.host == other.host,
+    )
 
 
 def traffic(samples: Iterable[Sample], seconds: float) -> list[Traffic]:
-    """Merge a window's increases; `seconds` is what rates are divided by."""
-    edges: dict[_Key, _Edge] = defaultdict(_Edge)
-    for sample in samples:
-        labels = sample.labels
-        key = _key(sample.metric, labels)
-        edge = edges[key]
-        side = edge.client if labels.get("reporter") == "source" else edge.server
-        _count(side, sample, key.protocol)
-        for name, value in labels.items():
-            if value and value != UNKNOWN:
-                edge.labels.setdefault(name, value)
-    found = [_traffic(key, edge, seconds) for key, edge in edges.items()]
-    return sorted(
-        (t for t in found if t.rate > 0),
-        key=lambda t: (
-            t.source.namespace,
-            t.source.workload,
-            t.host,
-            t.destination.workload,
-            t.protocol,
-        ),
-    )
+    """Merge a window's increases; `seconds` is what rates are divided by. Sorted by who calls."""
+    found: dict[_Key, Traffic] = {}
+    for key, side, server in _Reports(samples).merged():
+        if side.weight:
+            found[key] = _traffic(key, side, server, seconds)
+    return [found[key] for key in sorted(found)]
 
 
-def _key(metric: str, labels: Mapping[str, str]) -> _Key:
+def _key(sample: Sample) -> _Key:
+    labels = sample.series.labels
     protocol: Protocol = "tcp"
-    if not metric.startswith("istio_tcp_"):
-        protocol = "grpc" if labels.get("request_protocol") == "grpc" else "http"
-    return _Key(
-        _known(labels, "source_workload_namespace"),
-        _known(labels, "source_workload"),
-        _known(labels, "destination_workload_namespace"),
-        _known(labels, "destination_workload"),
-        _known(labels, "destination_service"),
-        protocol,
+    if not sample.series.metric.startswith("istio_tcp_"):
+        protocol = "grpc" if labels.request_protocol == "grpc" else "http"
+    pair = _Pair(
+        labels.source_workload_namespace if labels.source_workload else "",
+        labels.source_workload,
+        labels.destination_workload_namespace if labels.destination_workload else "",
+        labels.destination_workload,
     )
+    return _Key(pair, labels.destination_service, protocol)
 
 
-def _known(labels: Mapping[str, str], name: str) -> str:
-    value = labels.get(name, "")
-    return "" if value == UNKNOWN else value
-
-
-def _count(side: _Side, sample: Sample, protocol: Protocol) -> None:
-    labels, increase = sample.labels, sample.increase
-    match sample.metric:
+def _count(side: _Side, sample: Sample) -> None:
+    found, increase = sample
+    labels = found.labels
+    # Pods of one workload may differ while it is rolled out; the choice must not flicker.
+    side.labels = max(side.labels, labels)
+    match found.metric:
         case "istio_requests_total":
-            code, is_error = _code(labels, protocol)
-            flags = labels.get("response_flags", "-")
-            side.codes[code, flags, is_error] += increase
-            side.policies[labels.get("connection_security_policy", "")] += increase
-        case "istio_request_duration_milliseconds_bucket":
-            side.buckets[float(labels.get("le", "inf").replace("+Inf", "inf"))] += increase
+            side.codes[_code(labels)] += increase
+            _secure(side, labels, increase)
+        case "istio_request_duration_milliseconds_bucket" if found.bound is not None:
+            side.buckets[found.bound] += increase
         case "istio_request_duration_milliseconds_sum":
             side.sum += increase
         case "istio_request_duration_milliseconds_count":
             side.count += increase
-        case "istio_response_bytes_sum":
-            side.bytes += increase
-        case "istio_tcp_sent_bytes_total" | "istio_tcp_received_bytes_total":
-            side.tcp += increase
-            side.policies[labels.get("connection_security_policy", "")] += increase
+        case "istio_request_bytes_sum" | "istio_tcp_received_bytes_total":
+            side.request_bytes += increase
+        case "istio_response_bytes_sum" | "istio_tcp_sent_bytes_total":
+            side.response_bytes += increase
+    if found.metric.startswith("istio_tcp_"):
+        # A connection weighs like a byte: bytes decide, but they are counted at its end.
+        _secure(side, labels, increase)
 
 
-def _code(labels: Mapping[str, str], protocol: Protocol) -> tuple[str, bool]:
-    """The code as people know it, and whether it is an error."""
-    code = labels.get("response_code", "0")
-    grpc = labels.get("grpc_response_status", "")
-    if protocol == "grpc" and grpc:
-        return grpc, grpc != "0"
-    if code in ("0", ""):
-        return "-", True
-    return code, code[0] in "45"
+def _secure(side: _Side, labels: Labels, weight: float) -> None:
+    side.weight += weight
+    if labels.connection_security_policy == "mutual_tls":
+        side.mutual += weight
 
 
-def _traffic(key: _Key, edge: _Edge, seconds: float) -> Traffic:
-    client, server, labels = edge.client, edge.server, edge.labels
-    counted = client if client.requests or client.tcp else server
-    timed = server if server.count else client
-    codes = tuple(
-        Code(code, flags, count / seconds, is_error)
-        for (code, flags, is_error), count in sorted(counted.codes.items())
-    )
-    rate = counted.tcp / seconds if key.protocol == "tcp" else counted.requests / seconds
+def _code(labels: Labels) -> tuple[str, str, bool]:
+    """(the code as people know it, Envoy's flags, whether it is an error)."""
+    flags = labels.response_flags or "-"
+    if labels.request_protocol == "grpc" and labels.grpc_response_status:
+        status = labels.grpc_response_status
+        return status, flags, status != "0"
+    code = labels.response_code
+    if code in ("", "0"):
+        return NO_ANSWER, flags, True
+    return code, flags, code[0] in "45"
+
+
+def _traffic(key: _Key, side: _Side, server: _Side | None, seconds: float) -> Traffic:
+    timed = server if server is not None and server.count else side
     buckets = tuple(sorted(timed.buckets.items()))
+    source, destination = _peers(key.pair, side.labels, server.labels if server else None)
+    byte_rates = (side.request_bytes / seconds, side.response_bytes / seconds)
     return Traffic(
-        source=_peer(labels, "source", key.source_namespace, key.source),
-        destination=_peer(labels, "destination", key.destination_namespace, key.destination),
+        source=source,
+        destination=destination,
         host=key.host,
-        service=labels.get("destination_service_name", key.host),
-        service_namespace=labels.get("destination_service_namespace", ""),
+        service=side.labels.destination_service_name or key.host,
+        service_namespace=side.labels.destination_service_namespace,
         protocol=key.protocol,
-        rate=rate,
-        codes=codes,
+        rate=sum(byte_rates) if key.protocol == "tcp" else side.requests / seconds,
+        codes=tuple(
+            Code(code, flags, count / seconds, is_error)
+            for (code, flags, is_error), count in sorted(side.codes.items())
+        ),
         times=times(buckets, (timed.sum, timed.count)),
         buckets=buckets,
         seconds=(timed.sum, timed.count),
-        throughput=timed.bytes / seconds,
-        mtls=_mtls(server),
+        request_bytes=byte_rates[0],
+        response_bytes=byte_rates[1],
+        mtls=server.mtls if server is not None else 0.0,
     )
 
 
@@ -217,23 +264,36 @@ def times(buckets: Iterable[tuple[float, float]], seconds: tuple[float, float]) 
     if not count:
         return Times()
     ordered = tuple(buckets)
-    return Times(total / count, *(quantile(q, ordered) for q in _QUANTILES))
-
-
-def _peer(labels: Mapping[str, str], side: str, namespace: str, workload: str) -> Peer:
-    if not workload:
-        return Peer()
-    app = labels.get(f"{side}_canonical_service") or labels.get(f"{side}_app") or workload
-    version = labels.get(f"{side}_version") or labels.get(f"{side}_canonical_revision", "")
-    return Peer(
-        namespace=namespace,
-        workload=workload,
-        app=app,
-        version=version,
-        principal=labels.get(f"{side}_principal", ""),
+    return Times(
+        total / count, quantile(0.5, ordered), quantile(0.95, ordered), quantile(0.99, ordered)
     )
 
 
-def _mtls(side: _Side) -> float:
-    total = sum(side.policies.values())
-    return side.policies.get("mutual_tls", 0.0) / total if total else 0.0
+def _peers(pair: _Pair, side: Labels, server: Labels | None) -> tuple[Peer, Peer]:
+    """Each end as it describes itself where it reports, and as the other sees it where not."""
+    source = Peer()
+    if pair.source:
+        source = Peer(
+            pair.source_namespace,
+            pair.source,
+            side.source_canonical_service or side.source_app or pair.source,
+            _version(side.source_canonical_revision, side.source_version),
+            server.source_principal if server else "",
+            side.source_cluster,
+        )
+    if not pair.destination:
+        return source, Peer()
+    there = server or side
+    destination = Peer(
+        pair.destination_namespace,
+        pair.destination,
+        there.destination_canonical_service or there.destination_app or pair.destination,
+        _version(there.destination_canonical_revision, there.destination_version),
+        server.destination_principal if server else "",
+        there.destination_cluster,
+    )
+    return source, destination
+
+
+def _version(revision: str, label: str) -> str:
+    return next((v for v in (revision, label) if v not in ("", _NO_VERSION)), "")

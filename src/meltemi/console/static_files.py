@@ -1,0 +1,93 @@
+"""Serves the single-page app: compressed once, its hashed files for ever, the page always fresh."""
+
+import asyncio
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+}
+"""What shrinks; its type is said here, since browsers are told not to guess."""
+_PACKED_TYPES = {".png": "image/png", ".ico": "image/x-icon", ".woff2": "font/woff2"}
+_NOT_BUILT = """<!doctype html>
+<html lang="en"><title>Meltemi</title>
+<h1>The console's pages are not built</h1>
+<p>Run <code>make web</code> where Meltemi's sources are, then load this page again.
+The API answers meanwhile: <a href="/api/mesh">/api/mesh</a>, <a href="/api/graph">/api/graph</a>.
+</html>
+"""
+
+
+class _File(msgspec.Struct, frozen=True):
+    path: Path
+    content_type: str
+    changed: int
+    packed: bytes | None
+    """The body, gzipped; None for what does not shrink."""
+
+
+class StaticFiles:
+    """The files of one directory; any other path is the app's own to route."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory.resolve()
+        self._files: dict[Path, _File] = {}
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a GET of a path outside of the API."""
+        index = self._directory / "index.html"
+        if not index.is_file():
+            return web.Response(text=_NOT_BUILT, content_type="text/html", status=503)
+        asked = request.match_info["path"]
+        wanted = self._inside(asked)
+        if wanted is not None and wanted != index:
+            is_hashed = wanted.parent == self._directory / "assets"
+            age = "public, max-age=31536000, immutable" if is_hashed else "no-cache"
+            return await self._answer(request, wanted, {"Cache-Control": age})
+        if asked.startswith("assets/"):
+            # A page of an older build asks for what is gone: it must not get a page as a script.
+            return web.Response(text="there is no such file\n", status=404)
+        return await self._answer(request, index, {"Cache-Control": "no-cache"})
+
+    def _inside(self, asked: str) -> Path | None:
+        """The file that is asked for, if there is one in the directory."""
+        if "\0" in asked:
+            return None
+        try:
+            wanted = (self._directory / asked).resolve()
+            return wanted if wanted.is_relative_to(self._directory) and wanted.is_file() else None
+        except OSError:
+            return None
+
+    async def _answer(
+        self, request: web.Request, path: Path, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        found = self._files.get(path)
+        if found is None or found.changed != path.stat().st_mtime_ns:
+            found = self._files[path] = await asyncio.to_thread(_read, path)
+        headers = {**headers, "Vary": "Accept-Encoding", "Content-Type": found.content_type}
+        if found.packed is None or "gzip" not in request.headers.get("Accept-Encoding", ""):
+            return web.FileResponse(path, headers=headers)
+        tag = f'"{found.changed:x}"'
+        headers["ETag"] = tag
+        if request.headers.get("If-None-Match") == tag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=found.packed, headers=headers | {"Content-Encoding": "gzip"})
+
+
+def _read(path: Path) -> _File:
+    changed = path.stat().st_mtime_ns
+    content_type = _TYPES.get(path.suffix)
+    if content_type is None:
+        other = _PACKED_TYPES.get(path.suffix, "application/octet-stream")
+        return _File(path, other, changed, None)
+    return _File(path, content_type, changed, gzip.compress(path.read_bytes(), 6, mtime=0))
