@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 from meltemi.base.keys import HostKey
 from meltemi.base.problems import Outcome
 from meltemi.base.resource import Change, NodeInfo, Resource
+from meltemi.compile import ir
 from meltemi.compile.assemble import Assembler
 from meltemi.compile.envoy.kit import Kit
+from meltemi.compile.planner import Planner
+from meltemi.compile.proxy_plan import plan_of
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.seal import HostPieces, Resources, Sealer
 from meltemi.compile.settings import MeshSettings
@@ -36,10 +39,23 @@ class Sealed(NamedTuple):
 class Compiled:
     """The compiler's end: what changed for whom."""
 
-    def __init__(self, planned: Views, sealed: Sealed, assembler: Assembler) -> None:
+    def __init__(
+        self,
+        planner: Planner,
+        planned: Views,
+        sealed: Sealed,
+        assembler: Assembler,
+        proxies: View[str, NodeInfo],
+    ) -> None:
         self.views = planned
         self.sealed = sealed
+        self._planner = planner
         self._assembler = assembler
+        self._proxies = proxies
+
+    def plan_of(self, node_id: str) -> ir.ProxyPlan | None:
+        """What a connected proxy is sent, before it is written down; None: it is not connected."""
+        return plan_of(self._planner, self.views, self._proxies, node_id)
 
     def change(self, changes: Mapping[View[Any, Any], Iterable[Any]], revision: int) -> Change:
         """What one propagation means for xDS."""
@@ -56,7 +72,8 @@ def compile_views(
     """Add the compiler to the graph."""
     planned = views(graph, model, proxies, mesh)
     kit = Kit(protos)
-    sealer = Sealer(kit, model, planned, mesh)
+    planner = Planner(model, planned, mesh)
+    sealer = Sealer(kit, planner)
     sealer.know(proxies)
     variants = graph.distinct("policy variants", planned.choices)
     route_variants = graph.distinct("route variants", planned.routes)
@@ -105,7 +122,8 @@ def compile_views(
         variants=variants,
         route_variants=route_variants,
     )
-    return Compiled(planned, sealed, Assembler(kit, planned, sealed, mesh))
+    assembler = Assembler(kit, planned, sealed, mesh)
+    return Compiled(planner, planned, sealed, assembler, proxies)
 
 
 def _http_ports(

@@ -5,10 +5,14 @@ Everything is decided and ordered here; `envoy/` only writes it down. The simula
 
 import datetime
 import enum
+from collections.abc import Mapping
 
 import msgspec
 
 from meltemi.base.keys import ObjectKey
+from meltemi.base.resource import NodeInfo
+from meltemi.compile.settings import MeshSettings
+from meltemi.model.endpoint import Endpoint
 from meltemi.model.policy import Blocks
 from meltemi.model.route import (
     Cors,
@@ -68,10 +72,11 @@ class Cluster(msgspec.Struct, frozen=True):
     sources: tuple[ObjectKey, ...]
 
 
-class PathKind(enum.Enum):
-    EXACT = "exact"
-    PREFIX = "prefix"
-    REGEX = "regex"
+class Assignment(msgspec.Struct, frozen=True):
+    """The endpoints of one cluster: those that take traffic."""
+
+    cluster: str
+    endpoints: tuple[Endpoint, ...]
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -167,3 +172,17 @@ class GatewayServer(msgspec.Struct, frozen=True):
     hosts: tuple[str, ...] = ()
     """SNI names of a TLS server."""
     mutual: bool = False
+
+
+class ProxyPlan(msgspec.Struct, frozen=True):
+    """Everything one proxy is sent, before it is written down for Envoy."""
+
+    node: NodeInfo
+    settings: MeshSettings
+    clusters: Mapping[str, Cluster]
+    endpoints: Mapping[str, tuple[Endpoint, ...]]
+    """By cluster; a cluster that finds its endpoints otherwise is not in it."""
+    routes: Mapping[str, tuple[VirtualHost, ...]]
+    """Virtual hosts by route configuration."""
+    servers: tuple[GatewayServer, ...] = ()
+    inbound: Inbound | None = None

@@ -37,11 +37,16 @@ class Fetch:
 
     __slots__ = ("_marks", "_name", "_rank", "_reader")
 
-    def __init__(self, name: str, rank: int, reader: Reader) -> None:
+    def __init__(self, name: str, rank: int, reader: Reader | None) -> None:
         self._name = name
         self._rank = rank
         self._reader = reader
         self._marks: list[tuple[View[Any, Any], Mark]] = []
+
+    @classmethod
+    def unrecorded(cls) -> Fetch:
+        """For a question from outside the graph: what a transform would answer now."""
+        return cls("a question", 0, None)
 
     def get(self, view: View[K, V], key: K) -> V | None:
         self._note(view, (_KEY, key))
@@ -58,6 +63,8 @@ class Fetch:
         return view.values()
 
     def _note(self, view: View[Any, Any], mark: Mark) -> None:
+        if self._reader is None:
+            return
         if view.rank >= self._rank:
             raise TypeError(f"{self._name} reads {view.name}, which it did not declare in `reads`")
         view._read(mark, self._reader)
@@ -285,14 +292,15 @@ class Graph:
         for view in self._derived:
             expected: dict[Any, Any] = {}
             for key, value in view.primary.items().items():
-                fetch = Fetch(view.name, view.rank, Reader(set(), key))
+                reader = Reader(set(), key)
+                fetch = Fetch(view.name, view.rank, reader)
                 try:
                     outcomes = view.transform(fetch, key, value)
                 except Exception:
                     outcomes = {}
                 expected |= {k: o.value for k, o in outcomes.items() if o.value is not None}
                 for read, mark in fetch._marks:
-                    read._unread(mark, fetch._reader)
+                    read._unread(mark, reader)
             held = view.held()
             actual = {k: v for k, v in view.items().items() if k not in held}
             if actual != {k: v for k, v in expected.items() if k not in held}:

@@ -1,6 +1,5 @@
 """Clusters and their endpoints."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from meltemi.api.networking import ConnectionPool, LoadBalancer, OutlierDetection
@@ -185,11 +184,11 @@ def _metadata(message: Any, plan: ir.Cluster) -> None:
     set_struct(fields["mesh"], service)
 
 
-def assignment(kit: Kit, name: str, endpoints: Sequence[Endpoint], settings: MeshSettings) -> Any:
+def assignment(kit: Kit, plan: ir.Assignment, settings: MeshSettings) -> Any:
     """The endpoints of a cluster, one locality group for each locality."""
-    message = kit.new("envoy.config.endpoint.v3.ClusterLoadAssignment", cluster_name=name)
+    message = kit.new("envoy.config.endpoint.v3.ClusterLoadAssignment", cluster_name=plan.cluster)
     groups: dict[str, list[Endpoint]] = {}
-    for endpoint in endpoints:
+    for endpoint in plan.endpoints:
         groups.setdefault(endpoint.locality, []).append(endpoint)
     for locality in sorted(groups):
         group = message.endpoints.add()
