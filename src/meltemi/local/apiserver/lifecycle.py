@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from meltemi.api.kinds import KINDS
+from meltemi.local.apiserver.accounts import ROOT_CONFIG_MAP
 from meltemi.local.apiserver.errors import StatusError
 from meltemi.local.apiserver.operations import Operations, User, Write
 from meltemi.local.apiserver.registry import resource_of
@@ -16,14 +17,17 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 SYSTEM = Write(User("system:apiserver", groups=("system:masters",)))
+_FURNITURE = (Resource("", "serviceaccounts"), Resource("", "configmaps"))
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
 class Lifecycle:
     """Watches everything that is stored; one loop, so that its writes never race each other."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, root: str) -> None:
+        """`root`: the API's own authority, PEM, as pods find it."""
         self._operations = operations
+        self._root = root
         self._store = operations.store
         self._changes: asyncio.Queue[tuple[Resource, Change]] = asyncio.Queue()
 
@@ -31,7 +35,8 @@ class Lifecycle:
         """Take a committed change."""
         meta = change.entry.data["metadata"]
         leaving = change.deleted or "deletionTimestamp" in meta
-        if leaving or resource.plural in ("namespaces", "customresourcedefinitions"):
+        is_kept = change.entry.name in ("default", ROOT_CONFIG_MAP)
+        if leaving or is_kept or resource.plural in ("namespaces", "customresourcedefinitions"):
             self._changes.put_nowait((resource, change))
 
     async def prepare(self) -> None:
@@ -40,7 +45,7 @@ class Lifecycle:
             if self._store.get(Resource("", "namespaces"), "", name) is None:
                 await self._create("Namespace", "", name)
         for entry in self._store.entries(Resource("", "namespaces")):
-            await self._account(entry.name)
+            await self._furnish(entry.name)
         for entry in self._store.entries(
             Resource("apiextensions.k8s.io", "customresourcedefinitions")
         ):
@@ -67,9 +72,22 @@ class Lifecycle:
         with contextlib.suppress(StatusError):
             await self._operations.create(KINDS[kind], namespace, body, SYSTEM)
 
-    async def _account(self, namespace: str) -> None:
+    async def _furnish(self, namespace: str) -> None:
+        """What every namespace has: the default account, and the API's root."""
         if self._store.get(Resource("", "serviceaccounts"), namespace, "default") is None:
             await self._create("ServiceAccount", namespace, "default")
+        known = self._store.get(Resource("", "configmaps"), namespace, ROOT_CONFIG_MAP)
+        data = {"ca.crt": self._root}
+        if known is None:
+            await self._create("ConfigMap", namespace, ROOT_CONFIG_MAP, data=data)
+        elif known.data.get("data") != data:
+            await self._operations.update(
+                KINDS["ConfigMap"],
+                namespace,
+                ROOT_CONFIG_MAP,
+                lambda found: {**found, "data": data},
+                SYSTEM,
+            )
 
     async def run(self) -> None:
         """Follow changes until cancelled."""
@@ -86,6 +104,8 @@ class Lifecycle:
             await self._definition(change)
         if resource == Resource("", "namespaces"):
             await self._namespace(change)
+        if resource in _FURNITURE and change.entry.namespace:
+            await self._refurnish(change.entry.namespace)
         if change.deleted:
             await self._collect(meta["uid"])
             if change.entry.namespace:
@@ -129,11 +149,16 @@ class Lifecycle:
             subresource="status",
         )
 
+    async def _refurnish(self, namespace: str) -> None:
+        found = self._store.get(Resource("", "namespaces"), "", namespace)
+        if found is not None and "deletionTimestamp" not in found.data["metadata"]:
+            await self._furnish(namespace)
+
     async def _namespace(self, change: Change) -> None:
         if change.deleted:
             return
         if "deletionTimestamp" not in change.entry.data["metadata"]:
-            await self._account(change.entry.name)
+            await self._furnish(change.entry.name)
             return
         for kind, entry in self._content(change.entry.name):
             with contextlib.suppress(StatusError):

@@ -15,6 +15,7 @@ import msgspec
 
 from meltemi.api.kinds import Kind
 from meltemi.base.clock import Clock
+from meltemi.local.apiserver.accounts import mount_account
 from meltemi.local.apiserver.defaults import Addresses, apply_defaults
 from meltemi.local.apiserver.errors import (
     StatusError,
@@ -96,6 +97,8 @@ class Operations:
             meta.pop(field, None)
         meta["generation"] = 1
         apply_defaults(kind.name, data)
+        if kind.name == "Pod":
+            mount_account(self.store, data)
         data = await self._admitted(kind, "CREATE", data, None, write)
         self._finish(kind, data, None)
         resource, place = resource_of(kind), (meta.get("namespace", ""), data["metadata"]["name"])
@@ -165,9 +168,8 @@ class Operations:
             if before is not None and "clusterIP" not in data["spec"]:
                 data["spec"]["clusterIP"] = before["spec"].get("clusterIP", "")
             self._addresses.assign(data["spec"], others)
-        if kind.name == "Pod":
-            data["spec"].setdefault("serviceAccountName", "default")
-            data["spec"]["serviceAccount"] = data["spec"]["serviceAccountName"]
+        if kind.name == "Pod" and before is None:
+            mount_account(self.store, data)
         schema = self.registry.schema(kind, kind.versions[0])
         check(kind, data, before, schema)
 

@@ -56,7 +56,7 @@ async def running(
     pki = Pki(data / "pki", clock)
     tokens = Tokens(pki.token_key(), store, clock)
     node = NodeProxy(data / "run" / "node.sock")
-    lifecycle = Lifecycle(operations)
+    lifecycle = Lifecycle(operations, pki.ca_file.read_text())
     store.listeners.append(lifecycle.note)
     await lifecycle.prepare()
     edge = _Edge(Handlers(operations, tokens, node), tokens)
