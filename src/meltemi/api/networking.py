@@ -63,6 +63,8 @@ class HTTPRouteDestination(Api, frozen=True):
 
 
 class HTTPRedirect(Api, frozen=True):
+    """`uri` is a whole path; `%PREFIX()%` at its head keeps what follows the matched prefix."""
+
     uri: str = ""
     authority: str = ""
     port: int | None = None
@@ -204,10 +206,16 @@ class VirtualService(Object, frozen=True):
     spec: VirtualServiceSpec = VirtualServiceSpec()
 
 
+class CookieAttribute(Api, frozen=True):
+    name: str = ""
+    value: str = ""
+
+
 class HTTPCookie(Api, frozen=True):
     name: str = ""
     path: str = ""
     ttl: Duration | None = None
+    attributes: tuple[CookieAttribute, ...] = ()
 
 
 class RingHash(Api, frozen=True):
@@ -251,10 +259,16 @@ class Warmup(Api, frozen=True):
     aggression: float | None = None
 
 
+class ZoneAwareLoadBalancer(Api, frozen=True):
+    enabled: bool | None = None
+    min_cluster_size: int = 0
+
+
 class LoadBalancer(Api, frozen=True):
     simple: str | None = None
     consistent_hash: ConsistentHash | None = None
     locality_lb_setting: LocalityLoadBalancer | None = None
+    zone_aware_lb_setting: ZoneAwareLoadBalancer | None = None
     warmup_duration_secs: Duration | None = None
     warmup: Warmup | None = None
 
@@ -273,6 +287,11 @@ class TCPSettings(Api, frozen=True):
     idle_timeout: Duration | None = None
 
 
+class Http2KeepAlive(Api, frozen=True):
+    interval: Duration | None = None
+    timeout: Duration | None = None
+
+
 class HTTPSettings(Api, frozen=True):
     http1_max_pending_requests: int = 0
     http2_max_requests: int = 0
@@ -282,6 +301,7 @@ class HTTPSettings(Api, frozen=True):
     h2_upgrade_policy: str = ""
     use_client_protocol: bool = False
     max_concurrent_streams: int = 0
+    http2_keep_alive: Http2KeepAlive | None = None
 
 
 class ConnectionPool(Api, frozen=True):
@@ -299,6 +319,8 @@ class OutlierDetection(Api, frozen=True):
     base_ejection_time: Duration | None = None
     max_ejection_percent: int = 0
     min_health_percent: int = 0
+    outlier_detection_http_error_codes: tuple[int, ...] = ()
+    """What counts as an error beside 5xx."""
 
 
 class ClientTLSSettings(Api, frozen=True):
@@ -310,6 +332,26 @@ class ClientTLSSettings(Api, frozen=True):
     subject_alt_names: tuple[str, ...] = ()
     sni: str = ""
     insecure_skip_verify: bool | None = None
+    ca_crl: str = ""
+
+
+class Tunnel(Api, frozen=True):
+    protocol: str = ""
+    target_host: str = ""
+    target_port: int = 0
+
+
+class ProxyProtocol(Api, frozen=True):
+    version: str = "V1"
+
+
+class RetryBudget(Api, frozen=True):
+    """At most `percent` of the active requests, and `minRetryConcurrency` always, may be
+    retries."""
+
+    percent: Percent | None = None
+    min_retry_concurrency: int = 0
+    budget_interval: Duration | None = None
 
 
 class TrafficPolicyBlocks(Api, frozen=True):
@@ -325,6 +367,9 @@ class PortTrafficPolicy(TrafficPolicyBlocks, frozen=True):
 
 class TrafficPolicy(TrafficPolicyBlocks, frozen=True):
     port_level_settings: tuple[PortTrafficPolicy, ...] = ()
+    tunnel: Tunnel | None = None
+    proxy_protocol: ProxyProtocol | None = None
+    retry_budget: RetryBudget | None = None
 
 
 class Subset(Api, frozen=True):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from meltemi.api.networking import Tunnel
 from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import NodeInfo
 from meltemi.compile.settings import MeshSettings
@@ -92,6 +93,34 @@ class WeightedCluster(msgspec.Struct, frozen=True):
     cluster: str
     weight: int
     headers: HeaderEdits = HeaderEdits()
+
+
+class L4Forward(msgspec.Struct, frozen=True):
+    """Where a TCP proxy sends connections, and how it keeps them."""
+
+    clusters: tuple[WeightedCluster, ...]
+    """At least one; their header edits are empty."""
+    idle_timeout: datetime.timedelta | None = None
+    """None: Envoy's hour; zero: none."""
+    longest: datetime.timedelta | None = None
+    """How long a connection may live; None: for ever."""
+    hash_source: bool = False
+    """The client's address decides (consistentHash.useSourceIp)."""
+    tunnel: Tunnel | None = None
+    """Through an HTTP proxy, by CONNECT or POST."""
+
+
+class L4Route(msgspec.Struct, frozen=True):
+    """Connections with one of these SNI names and to one of these subnets; empty: any."""
+
+    forward: L4Forward
+    sni_hosts: tuple[str, ...] = ()
+    """Names, or with a left-most wildcard `*.`; `*` is any."""
+    subnets: tuple[str, ...] = ()
+    """Addresses or CIDRs."""
+    source: ObjectKey | None = None
+    path: str = ""
+    """The field of `source`: `spec.tls[0].match[1]`; empty for defaults."""
 
 
 class HashPolicy(msgspec.Struct, frozen=True):

@@ -12,9 +12,10 @@ from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan import gateways as plan_gateways
 from meltemi.compile.plan.clusters import clusters, in_subset
+from meltemi.compile.plan.destinations import Client, Resolver
 from meltemi.compile.plan.hosts import virtual_host
 from meltemi.compile.plan.inbound import selects, target_port
-from meltemi.compile.plan.routes import Client, Resolver, default_route, table_routes
+from meltemi.compile.plan.routes import default_route, table_routes
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import MeshSettings
 from meltemi.compile.views import MESH, RouteVariant, Variant, Views
@@ -134,15 +135,7 @@ class Planner:
             )
             return fetch.get(self._model.policies, key) if key else None
 
-        def subsets(host: str) -> frozenset[str]:
-            found = policy(host)
-            return frozenset(s.name for s in found.subsets) if found else frozenset()
-
-        def hashes(host: str, subset: str, port: int) -> tuple[ir.HashPolicy, ...]:
-            found = policy(host)
-            return _hash_policies(found, subset, port) if found else ()
-
-        return Resolver(service, subsets, hashes)
+        return Resolver(service, policy)
 
     def _target_ports(self, fetch: Fetch, scope: ScopeKey) -> Mapping[int, int]:
         """Service ports to pod ports, by the Services that select the scope's pods."""
@@ -165,18 +158,3 @@ def _configurations(service: Service, port: Port) -> tuple[str, ...]:
     if port.protocol is Protocol.AUTO:
         return (names.virtual_host(service.host, port.number),)
     return (str(port.number),)
-
-
-def _hash_policies(policy: DestinationPolicy, subset: str, port: int) -> tuple[ir.HashPolicy, ...]:
-    balancer = policy.blocks(port, subset).load_balancer
-    consistent = balancer.consistent_hash if balancer is not None else None
-    if consistent is None:
-        return ()
-    if consistent.http_header_name:
-        return (ir.HashPolicy(header=consistent.http_header_name),)
-    if consistent.http_query_parameter_name:
-        return (ir.HashPolicy(query=consistent.http_query_parameter_name),)
-    if consistent.http_cookie is not None:
-        cookie = consistent.http_cookie
-        return (ir.HashPolicy(cookie=cookie.name, cookie_path=cookie.path, cookie_ttl=cookie.ttl),)
-    return (ir.HashPolicy(source=True),) if consistent.use_source_ip else ()

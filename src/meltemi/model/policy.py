@@ -1,7 +1,7 @@
 """Destination policies: what DestinationRule means for the clients of a host.
 
-The blocks (load balancer, connection pool, outlier detection, tls) stay the API's own Structs:
-they are already plain values.
+The blocks (load balancer, connection pool, ...) stay the API's own Structs: they are already
+plain values.
 """
 
 from collections.abc import Mapping
@@ -13,18 +13,25 @@ from meltemi.api.networking import (
     ConnectionPool,
     LoadBalancer,
     OutlierDetection,
+    ProxyProtocol,
+    RetryBudget,
     TrafficPolicy,
+    TrafficPolicyBlocks,
+    Tunnel,
 )
 from meltemi.base.keys import ObjectKey
 
 
 class Blocks(msgspec.Struct, frozen=True):
-    """The four blocks in force for one port of one subset."""
+    """What is in force for one port of one subset."""
 
     load_balancer: LoadBalancer | None = None
     connection_pool: ConnectionPool | None = None
     outlier_detection: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
+    tunnel: Tunnel | None = None
+    proxy_protocol: ProxyProtocol | None = None
+    retry_budget: RetryBudget | None = None
 
 
 class SubsetPolicy(msgspec.Struct, frozen=True):
@@ -52,37 +59,51 @@ class DestinationPolicy(msgspec.Struct, frozen=True):
         return next((s for s in self.subsets if s.name == name), None)
 
     def blocks(self, port: int, subset: str = "") -> Blocks:
-        """The blocks for a port: a matching port-level entry replaces all four at its level;
-        a subset's blocks override the host's one by one, unless its port-level entry matches."""
-        base = _level(self.policy, port)
+        """The blocks for a port: a matching port-level entry replaces load balancer, pool,
+        outlier detection and tls at its level, even where it is silent; a subset's blocks
+        override the host's one by one, unless its port-level entry matches."""
         chosen = self.subset(subset) if subset else None
-        if chosen is None or chosen.policy is None:
-            return base
-        for entry in chosen.policy.port_level_settings:
-            if entry.port.number == port:
-                return _blocks(entry)
-        own = _blocks(chosen.policy)
-        return Blocks(
-            own.load_balancer or base.load_balancer,
-            own.connection_pool or base.connection_pool,
-            own.outlier_detection or base.outlier_detection,
-            own.tls or base.tls,
+        own = chosen.policy if chosen is not None else None
+        rest = _overridden(_extras(own), _extras(self.policy))
+        four = _port_entry(own, port) or _overridden(
+            _four(own), _port_entry(self.policy, port) or _four(self.policy)
         )
+        return _overridden(four, rest)
 
 
-def _blocks(policy: TrafficPolicy | object) -> Blocks:
+def _port_entry(policy: TrafficPolicy | None, port: int) -> Blocks | None:
+    """The blocks of a port-level entry, when there is one for the port."""
+    entries = policy.port_level_settings if policy is not None else ()
+    return next((_four(entry) for entry in entries if entry.port.number == port), None)
+
+
+def _four(policy: TrafficPolicyBlocks | None) -> Blocks:
+    if policy is None:
+        return Blocks()
     return Blocks(
-        getattr(policy, "load_balancer", None),
-        getattr(policy, "connection_pool", None),
-        getattr(policy, "outlier_detection", None),
-        getattr(policy, "tls", None),
+        policy.load_balancer, policy.connection_pool, policy.outlier_detection, policy.tls
     )
 
 
-def _level(policy: TrafficPolicy | None, port: int) -> Blocks:
+def _extras(policy: TrafficPolicy | None) -> Blocks:
+    """What port-level entries never speak of."""
     if policy is None:
         return Blocks()
-    for entry in policy.port_level_settings:
-        if entry.port.number == port:
-            return _blocks(entry)
-    return _blocks(policy)
+    return Blocks(
+        tunnel=policy.tunnel,
+        proxy_protocol=policy.proxy_protocol,
+        retry_budget=policy.retry_budget,
+    )
+
+
+def _overridden(first: Blocks, second: Blocks) -> Blocks:
+    """The first's blocks, and the second's where the first is silent."""
+    return Blocks(
+        first.load_balancer or second.load_balancer,
+        first.connection_pool or second.connection_pool,
+        first.outlier_detection or second.outlier_detection,
+        first.tls or second.tls,
+        first.tunnel or second.tunnel,
+        first.proxy_protocol or second.proxy_protocol,
+        first.retry_budget or second.retry_budget,
+    )

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from meltemi.base.problems import Code, Problem, Severity
 from meltemi.compile import ir, names
-from meltemi.compile.plan.routes import Client, Planned, Resolver, table_routes
+from meltemi.compile.plan.destinations import Client, Resolver
+from meltemi.compile.plan.routes import Planned, table_routes
 from meltemi.compile.scope import ScopeKey
 from meltemi.model.gateway import GatewayDef, Server, ServerHost
 from meltemi.model.hosts import hosts_overlap, is_visible, matches_host

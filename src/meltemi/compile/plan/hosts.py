@@ -41,5 +41,11 @@ def table_for(
 
 def _gateways(table: RouteTable) -> frozenset[str]:
     """The gateways a table is for, those of single matches too."""
-    named = [g for rule in table.http for match in rule.matches for g in match.gateways]
+    named = [
+        gateway
+        for rules in (table.http, table.tls, table.tcp)
+        for rule in rules
+        for match in rule.matches
+        for gateway in match.gateways
+    ]
     return frozenset((*table.gateways, *named))

@@ -1,14 +1,13 @@
 """Routes: a route table as one proxy, on one port, applies it (mesh-semantics 1.2)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from meltemi.base.keys import ObjectKey
-from meltemi.base.problems import Code, Problem, Severity
+from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
-from meltemi.compile.scope import is_subset
+from meltemi.compile.plan.destinations import Client, Destinations, Place, Resolver, may_match
 from meltemi.model.route import (
     DEFAULT_RETRY,
     DirectResponse,
@@ -26,29 +25,8 @@ from meltemi.model.route import (
     Target,
     Weighted,
 )
-from meltemi.model.service import Service
 
 ANYTHING = ir.Match(Prefix("/"))
-
-
-class Client(NamedTuple):
-    """Who asks: what the control plane itself tests in a match."""
-
-    gateway: str
-    """`mesh`, or the gateway's `namespace/name`."""
-    namespace: str
-    labels: tuple[tuple[str, str], ...]
-    port: int
-
-
-class Resolver(NamedTuple):
-    """How destinations are looked up while routes are planned."""
-
-    service: Callable[[str], Service | None]
-    subsets: Callable[[str], frozenset[str]]
-    """The subsets the client's policy for a host defines."""
-    hashes: Callable[[str, str, int], tuple[ir.HashPolicy, ...]]
-    """(host, subset, port) to what its consistent hash is taken of."""
 
 
 class Planned(NamedTuple):
@@ -71,10 +49,10 @@ def table_routes(table: RouteTable, client: Client, resolver: Resolver) -> Plann
         for route in planner.routes(rule):
             routes.append(route)
             if _is_catch_all(route.match):
-                return Planned(tuple(routes), tuple(planner.problems))
+                return Planned(tuple(routes), planner.problems)
         if not rule.matches:
             break
-    return Planned(tuple(routes), tuple(planner.problems))
+    return Planned(tuple(routes), planner.problems)
 
 
 def _is_catch_all(match: ir.Match) -> bool:
@@ -89,7 +67,7 @@ class _Planner:
         self._table = table
         self._client = client
         self._resolver = resolver
-        self.problems: list[Problem] = []
+        self._destinations = Destinations(client, resolver)
 
     def routes(self, rule: HttpRule) -> Iterator[ir.Route]:
         """One route for each match that can apply to this client."""
@@ -107,83 +85,40 @@ class _Planner:
                 )
 
     def _applies(self, match: HttpMatch) -> bool:
-        """What Envoy is never asked: the port, the gateway, and who the source is."""
+        """A match's own gateways stand for every source condition; the table's do not."""
         client = self._client
-        if match.port is not None and match.port != client.port:
-            return False
         if match.gateways:
-            return client.gateway in match.gateways
+            on_port = match.port is None or match.port == client.port
+            return on_port and client.gateway in match.gateways
         if client.gateway not in self._table.gateways:
             return False
-        if match.source_namespace and match.source_namespace != client.namespace:
-            return False
-        return is_subset(match.source_labels, client.labels)
+        return may_match(client, match.port, match.source_namespace, match.source_labels)
 
     def _action(self, rule: HttpRule, match: HttpMatch) -> ir.Forward | Redirect | DirectResponse:
         action = rule.action
         if not isinstance(action, Forward):
             return action
+        places = [self._place(w.target) for w in action.destinations]
         clusters = tuple(
-            ir.WeightedCluster(self._cluster(w.target), w.weight, _without_host(w.headers))
-            for w in action.destinations
+            ir.WeightedCluster(place.cluster, w.weight, _without_host(w.headers))
+            for w, place in zip(action.destinations, places, strict=True)
         )
-        hashes = dict.fromkeys(
-            policy
-            for w in action.destinations
-            for policy in self._resolver.hashes(
-                w.target.host, w.target.subset, self._port(w.target)
-            )
-        )
+        hashes = dict.fromkeys(p for place in places for p in self._resolver.hashes(*place))
         return ir.Forward(
             clusters=clusters,
             rewrite=_rewrite(rule, match, action.destinations),
             timeout=rule.timeout,
             retry=rule.retry,
-            mirrors=tuple((self._cluster(m.target), m.percent) for m in rule.mirrors),
+            mirrors=tuple((self._place(m.target).cluster, m.percent) for m in rule.mirrors),
             hashes=tuple(hashes),
         )
 
-    def _port(self, target: Target) -> int:
-        """The destination's port: named, or the service's only one, or the listener's."""
-        if target.port is not None:
-            return target.port
-        service = self._resolver.service(target.host)
-        if service is not None and len(service.ports) == 1:
-            return service.ports[0].number
-        return self._client.port
+    def _place(self, target: Target) -> Place:
+        return self._destinations.place(target, self._table.source)
 
-    def _cluster(self, target: Target) -> str:
-        """The cluster's name, whether it exists or not; a problem where it does not."""
-        port = self._port(target)
-        service = self._resolver.service(target.host)
-        if service is None:
-            self._report(
-                Code.UNKNOWN_HOST,
-                f"{target.path}.host",
-                f"no service has the host {target.host}: requests routed there fail with 503; "
-                "create the service, or correct the name",
-            )
-        elif service.port(port) is None:
-            self._report(
-                Code.UNKNOWN_PORT,
-                f"{target.path}.port",
-                f"{target.host} has no port {port}: it has "
-                f"{', '.join(str(p.number) for p in service.ports) or 'none'}",
-            )
-        elif target.subset and target.subset not in self._resolver.subsets(target.host):
-            self._report(
-                Code.UNKNOWN_SUBSET,
-                f"{target.path}.subset",
-                f"no DestinationRule for {target.host} defines the subset {target.subset!r}: "
-                "requests routed there fail with 503; define it, or correct the name",
-            )
-        return names.outbound(port, target.subset, target.host)
-
-    def _report(self, code: Code, path: str, message: str) -> None:
-        about: ObjectKey = self._table.source
-        problem = Problem(code, Severity.ERROR, about, path, message)
-        if problem not in self.problems:
-            self.problems.append(problem)
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(self._destinations.problems)
 
 
 def _envoy_match(match: HttpMatch) -> ir.Match:
