@@ -154,6 +154,8 @@ class Route(msgspec.Struct, frozen=True):
     source: ObjectKey | None = None
     path: str = ""
     """The field of `source` the route comes from; empty for defaults."""
+    operation: str = ""
+    """What traces call it; empty: by the request."""
 
 
 class VirtualHost(msgspec.Struct, frozen=True):
@@ -163,44 +165,190 @@ class VirtualHost(msgspec.Struct, frozen=True):
     https_only: bool = False
 
 
-class InboundPort(msgspec.Struct, frozen=True):
-    """One port of a workload, as clients may reach it."""
+class RouteConfiguration(msgspec.Struct, frozen=True):
+    """Routes that stand inside a listener: those of a sidecar's inbound side."""
 
-    port: int
-    protocol: Protocol
-    mutual: bool
-    """Mesh traffic in mutual TLS is served."""
-    plain: bool
-    """Plaintext is served."""
+    name: str
+    hosts: tuple[VirtualHost, ...]
+
+
+class Side(enum.Enum):
+    """Whose traffic a listener takes; metrics, headers and trust follow from it."""
+
+    CLIENT = "client"
+    """What a sidecar's application sends."""
+    SERVER = "server"
+    """What a sidecar's application receives."""
+    EDGE = "edge"
+    """A gateway: clients are strangers."""
+
+
+class Transport(enum.Enum):
+    """What a connection begins with; told apart by the TLS inspector."""
+
+    ANY = ""
+    RAW = "raw_buffer"
+    TLS = "tls"
+
+
+SNIFFED_HTTP = ("http/1.0", "http/1.1", "h2c")
+"""The application protocols that the HTTP inspector reports for plaintext."""
+
+
+class ChainMatch(msgspec.Struct, frozen=True):
+    """Which connections a filter chain takes.
+
+    Envoy decides field by field in this order, each time keeping only the most specific chains:
+    a chain that matches the port excludes chains without a port, even if it fails later.
+    """
+
+    port: int = 0
+    """The original destination's port; 0: any."""
+    addresses: tuple[str, ...] = ()
+    """The original destination, as CIDRs; empty: any."""
+    sni: tuple[str, ...] = ()
+    """Exact names or `*.suffix`; empty: any."""
+    transport: Transport = Transport.ANY
+    protocols: tuple[str, ...] = ()
+    """ALPN, or `SNIFFED_HTTP`; empty: any."""
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """The service that a server-side chain stands for in metrics."""
+
     host: str
-    """The service it belongs to, for metrics; empty: none."""
     service: str
+    namespace: str
+
+
+class Http(msgspec.Struct, frozen=True, tag="http"):
+    """A chain that speaks HTTP."""
+
+    prefix: str
+    """Names its statistics."""
+    routes: str | RouteConfiguration
+    """The name of a shared route configuration, or one of its own."""
+    destination: Destination | None = None
+    protocol: Protocol = Protocol.HTTP
+    dynamic_hosts: bool = False
+    """Some route leads to a cluster that resolves the host of each request."""
+
+
+class Tcp(msgspec.Struct, frozen=True, tag="tcp"):
+    """A chain that passes bytes on."""
+
+    prefix: str
+    """Names its statistics."""
+    forward: L4Forward | None
+    """None: the SNI names the cluster (AUTO_PASSTHROUGH), or the host, with `dynamic_port`."""
+    destination: Destination | None = None
+    mongo: bool = False
+    """Count MongoDB operations."""
+    dynamic_port: int = 0
+    """Resolve the SNI of each connection and connect to this port of it."""
+    marks: bool = False
+    """The other end sniffs, but cannot look into mutual TLS: tell it that this is not HTTP."""
+
+
+REFUSE = Tcp("BlackHoleCluster", L4Forward((WeightedCluster("BlackHoleCluster", 100),)))
+"""Closes every connection: its cluster has no endpoints."""
+
+
+class ServerTlsMode(enum.Enum):
+    MESH = "mesh"
+    """The mesh's own certificates; a client shows one of the trust domain."""
+    SIMPLE = "simple"
+    MUTUAL = "mutual"
+    OPTIONAL_MUTUAL = "optional mutual"
+
+
+class ServerTls(msgspec.Struct, frozen=True):
+    """TLS that a chain ends."""
+
+    mode: ServerTlsMode
+    credentials: tuple[str, ...] = ()
+    """Names of secrets with certificate and key; several: RSA and ECDSA side by side."""
+    authority: str = ""
+    """The name of the secret with the clients' CA."""
+    files: tuple[str, str] | None = None
+    """Certificate chain and key as paths in the proxy, instead of `credentials`."""
+    authority_file: str = ""
+    alpn: tuple[str, ...] = ("h2", "http/1.1")
+    min_version: str = ""
+    """`TLSV1_2` and so on; empty: the default."""
+    max_version: str = ""
+    ciphers: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
+    subject_alt_names: tuple[str, ...] = ()
+    """A client's certificate names one of them; empty: anything the authority signed."""
+    spki: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
+
+
+MESH_TLS = ServerTls(ServerTlsMode.MESH)
+
+
+class FilterChain(msgspec.Struct, frozen=True):
+    name: str
+    match: ChainMatch
+    network: Http | Tcp
+    tls: ServerTls | None = None
+    source: ObjectKey | None = None
+    """The object that asked for the chain; None: the mesh's own."""
+    path: str = ""
+    """The field of `source`."""
+
+    @property
+    def mutual(self) -> bool:
+        """Whether the peer's identity in the mesh is known."""
+        return self.tls is not None and self.tls.mode is ServerTlsMode.MESH
+
+
+class Listener(msgspec.Struct, frozen=True, cache_hash=True):
+    """Everything a proxy does with connections to one address."""
+
+    name: str
+    side: Side
+    address: str
+    """An IP address, or a path (`unix:///run/app.sock`) with port 0."""
+    port: int
+    chains: tuple[FilterChain, ...] = ()
+    default: FilterChain | None = None
+    """Takes what no chain matches."""
+    bind: bool = True
+    """Opens a socket. Otherwise `virtualOutbound` hands over connections to this address."""
+    hands_over: bool = False
+    """Passes a captured connection to the listener of its original destination, if one exists."""
+    original_destination: bool = False
+    """Chains match the destination that the client chose, not this listener's own."""
+    inspects_tls: bool = False
+    inspects_http: bool = False
+    quiet_tls: tuple[int, ...] = ()
+    """Ports where the client may wait for the server: never inspected for TLS."""
+    quiet_http: tuple[int, ...] = ()
+    proxy_protocol: bool = False
+    """A PROXY header precedes each connection."""
+    reuse_port: bool = True
+    sources: tuple[ObjectKey, ...] = ()
+    """Every object that contributes, for problems of the whole listener."""
+
+
+class InboundCluster(msgspec.Struct, frozen=True):
+    """A way from a proxy to its own application."""
+
+    name: str
+    address: str
+    """Of the application; empty: wherever the client meant to go."""
+    port: int
+    speaks_http: bool
+    destination: Destination | None
 
 
 class Inbound(msgspec.Struct, frozen=True):
     """The whole inbound side of one proxy."""
 
-    address: str
-    ports: tuple[InboundPort, ...]
-    other_mutual: bool
-    other_plain: bool
-    """The same for ports no service declares."""
-    namespace: str
-
-
-class GatewayServer(msgspec.Struct, frozen=True):
-    """One listener of a gateway."""
-
-    port: int
-    """Where the pod listens."""
-    service_port: int
-    bind: str
-    route: str
-    credential: str = ""
-    """The Secret of a TLS server; empty: plaintext."""
-    hosts: tuple[str, ...] = ()
-    """SNI names of a TLS server."""
-    mutual: bool = False
+    listeners: tuple[Listener, ...]
+    clusters: tuple[InboundCluster, ...]
 
 
 class ProxyPlan(msgspec.Struct, frozen=True):
@@ -213,5 +361,6 @@ class ProxyPlan(msgspec.Struct, frozen=True):
     """By cluster; a cluster that finds its endpoints otherwise is not in it."""
     routes: Mapping[str, tuple[VirtualHost, ...]]
     """Virtual hosts by route configuration."""
-    servers: tuple[GatewayServer, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+    """A gateway's servers, or a sidecar's outbound side."""
     inbound: Inbound | None = None

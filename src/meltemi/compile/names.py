@@ -19,6 +19,10 @@ the choice of HTTP version from Envoy (envoy-data-plane, pitfall 11). A suffix, 
 chain matches server names exactly or by suffix."""
 
 
+MESH_TCP = "istio"
+"""The ALPN that tells a sniffing server inside mutual TLS that the bytes are not HTTP."""
+
+
 class Cluster(NamedTuple):
     """The parts of `outbound|9080|v1|reviews.default.svc.cluster.local`."""
 

@@ -37,7 +37,7 @@ def plan_of(
         clusters=clusters,
         endpoints=endpoints,
         routes=gateway.routes if gateway else _routes(planner, views, scope, fetch),
-        servers=gateway.servers if gateway else (),
+        listeners=gateway.listeners if gateway else (),
         inbound=views.inbounds.get(node_id),
     )
 

@@ -9,9 +9,11 @@ from meltemi.base.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, NodeInfo, 
 from meltemi.compile import ir
 from meltemi.compile.envoy import clusters as envoy_clusters
 from meltemi.compile.envoy import inbound as envoy_inbound
+from meltemi.compile.envoy import listeners as envoy_listeners
 from meltemi.compile.envoy import outbound as envoy_outbound
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
+from meltemi.compile.plan.listeners import http_listener, tcp_listener, virtual_outbound
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import MeshSettings
@@ -81,37 +83,37 @@ class Sealer:
             if port.protocol.is_http:
                 continue
             for address in service.addresses:
-                message = envoy_outbound.tcp_listener(
-                    self._kit, service.host, address, port.number, port.protocol, settings
-                )
-                sealed.append(_seal(LISTENER, message.name, message))
+                sealed.append(self._listener(tcp_listener(service, port, address), settings))
         return {key: Outcome(tuple(sealed))}
 
     def http_listener(
         self, fetch: Fetch, port: int, _value: int
     ) -> Mapping[int, Outcome[Resource]]:
         """The one listener of all HTTP services on a port."""
-        message = envoy_outbound.http_listener(self._kit, port, self._settings(fetch))
-        return {port: Outcome(_seal(LISTENER, message.name, message))}
+        settings = self._settings(fetch)
+        return {port: Outcome(self._listener(http_listener(port, settings), settings))}
+
+    def _listener(self, plan: ir.Listener, settings: MeshSettings) -> Resource:
+        message = envoy_listeners.listener(self._kit, plan, settings)
+        return _seal(LISTENER, plan.name, message)
 
     def common(
         self, _fetch: Fetch, key: str, settings: MeshSettings
     ) -> Mapping[str, Outcome[Resources]]:
         """What every sidecar has, whatever the objects say."""
         built = envoy_outbound.common_clusters(self._kit, settings)
-        listener = envoy_outbound.virtual_outbound(self._kit, settings)
         sealed = [_seal(CLUSTER, message.name, message) for message in built]
-        return {key: Outcome((*sealed, _seal(LISTENER, listener.name, listener)))}
+        return {key: Outcome((*sealed, self._listener(virtual_outbound(settings), settings)))}
 
     def inbound(self, fetch: Fetch, key: str, plan: ir.Inbound) -> Mapping[str, Outcome[Resources]]:
         """A proxy's own listener and the clusters behind it."""
         settings = self._settings(fetch)
         node = fetch.get(self._nodes, key) if self._nodes is not None else None
         mark = _mark(node)
-        listener = envoy_inbound.listener(self._kit, plan, settings)
+        listeners = [self._listener(listener, settings) for listener in plan.listeners]
         built = envoy_inbound.clusters(self._kit, plan, mark)
         sealed = [_seal(CLUSTER, message.name, message) for message in built]
-        return {key: Outcome((*sealed, _seal(LISTENER, listener.name, listener)))}
+        return {key: Outcome((*sealed, *listeners))}
 
     _nodes: View[str, NodeInfo] | None = None
 
@@ -127,10 +129,7 @@ class Sealer:
             return {}
         settings = self._settings(fetch)
         plan = self._planner.gateway(fetch, scope)
-        sealed = []
-        for server in plan.servers:
-            message = envoy_outbound.gateway_listener(self._kit, server, settings)
-            sealed.append(_seal(LISTENER, message.name, message))
+        sealed = [self._listener(listener, settings) for listener in plan.listeners]
         for name, hosts in sorted(plan.routes.items()):
             pieces = [
                 envoy_routes.element(self._kit, envoy_routes.virtual_host(self._kit, h))

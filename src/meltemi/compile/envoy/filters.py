@@ -3,9 +3,11 @@
 The HTTP filters stand in the order of mesh-semantics 1.9; each slot says who fills it.
 """
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
+from meltemi.compile import ir, names
 from meltemi.compile.settings import MeshSettings
 
 TYPE = "type.googleapis.com/envoy.extensions.filters"
@@ -44,17 +46,22 @@ def access_log(settings: MeshSettings) -> list[Json]:
 
 
 def connection_manager(
-    prefix: str, *, loggers: Sequence[Json], outbound: bool, routes: str | Json, edge: bool = False
+    plan: ir.Http, *, side: ir.Side, loggers: Sequence[Json], routes: str | Json
 ) -> Json:
     """An HTTP connection manager. `routes`: an RDS name, or a whole configuration.
 
-    `edge`: it faces strangers, so it sanitises what they claim about themselves.
+    At the edge it faces strangers, so it sanitises what they claim about themselves.
     """
-    filters = _OUTBOUND_FILTERS if outbound else _INBOUND_FILTERS
+    edge = side is ir.Side.EDGE
+    entries = _INBOUND_FILTERS if side is ir.Side.SERVER else _OUTBOUND_FILTERS
+    http_filters = [_http_filter(entry) for entry in entries]
+    if plan.dynamic_hosts:
+        http_filters.insert(-1, _dynamic_hosts())
+    passes = side is ir.Side.CLIENT
     config: Json = {
         "@type": f"{TYPE}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": prefix,
-        "http_filters": [_http_filter(f) for f in filters],
+        "stat_prefix": plan.prefix,
+        "http_filters": http_filters,
         "access_log": list(loggers),
         "use_remote_address": edge,
         "generate_request_id": True,
@@ -71,10 +78,10 @@ def connection_manager(
         "http_protocol_options": {"accept_http_10": True},
         "http2_protocol_options": {"max_concurrent_streams": 1000},
         "server_name": "istio-envoy",
-        "server_header_transformation": "PASS_THROUGH" if outbound and not edge else "OVERWRITE",
+        "server_header_transformation": "PASS_THROUGH" if passes else "OVERWRITE",
         "request_headers_timeout": "30s" if edge else "0s",
     }
-    if edge or not outbound:
+    if side is not ir.Side.CLIENT:
         config["forward_client_cert_details"] = "SANITIZE_SET" if edge else "APPEND_FORWARD"
         config["set_current_client_cert_details"] = {"subject": True, "dns": True, "uri": True}
     if isinstance(routes, str):
@@ -88,23 +95,109 @@ def _http_filter(entry: Json) -> Json:
     return {"name": entry["name"], "typed_config": {"@type": f"{TYPE}.{entry['type']}"}}
 
 
-def tcp_proxy(cluster: str, *, loggers: Sequence[Json], mutual: bool = False) -> Json:
-    """A TCP proxy. `mutual`: it waits for the handshake, so that the peer is known in metrics."""
+def _dynamic_hosts() -> Json:
+    """Resolves the host of a request whose route leads to a dynamic forward proxy cluster."""
+    return {
+        "name": "envoy.filters.http.dynamic_forward_proxy",
+        "typed_config": {
+            "@type": f"{TYPE}.http.dynamic_forward_proxy.v3.FilterConfig",
+            "dns_cache_config": DNS_CACHE,
+        },
+    }
+
+
+DNS_CACHE: Json = {"name": "dynamic_hosts", "dns_lookup_family": "V4_PREFERRED"}
+"""Shared by every filter and cluster that resolves hosts of requests: Envoy wants them equal."""
+
+
+def tcp(plan: ir.Tcp, *, loggers: Sequence[Json], mutual: bool = False) -> list[Json]:
+    """The filters of a TCP chain.
+
+    `mutual`: it waits for the handshake, so that the peer is known in metrics.
+    """
+    found: list[Json] = []
+    config: Json
+    if plan.mongo:
+        config = {"@type": f"{TYPE}.network.mongo_proxy.v3.MongoProxy", "stat_prefix": plan.prefix}
+        found.append({"name": "envoy.filters.network.mongo_proxy", "typed_config": config})
+    if plan.marks:
+        found.append(_mark_tcp())
+    if plan.dynamic_port:
+        kind = "sni_dynamic_forward_proxy"
+        config = {
+            "@type": f"{TYPE}.network.{kind}.v3.FilterConfig",
+            "port_value": plan.dynamic_port,
+            "dns_cache_config": DNS_CACHE,
+        }
+        found.append({"name": f"envoy.filters.network.{kind}", "typed_config": config})
+    elif plan.forward is None:
+        config = {"@type": f"{TYPE}.network.sni_cluster.v3.SniCluster"}
+        found.append({"name": "envoy.filters.network.sni_cluster", "typed_config": config})
+    found.append(_tcp_proxy(plan, loggers, mutual=mutual))
+    return found
+
+
+def _mark_tcp() -> Json:
+    """Offers the mesh's ALPN for TCP on whatever connection goes upstream."""
+    state = {
+        "object_key": "envoy.network.application_protocols",
+        "shared_with_upstream": "ONCE",
+        "format_string": {"text_format_source": {"inline_string": names.MESH_TCP}},
+    }
+    return {
+        "name": "envoy.filters.network.set_filter_state",
+        "typed_config": {
+            "@type": f"{TYPE}.network.set_filter_state.v3.Config",
+            "on_new_connection": [state],
+        },
+    }
+
+
+def _tcp_proxy(plan: ir.Tcp, loggers: Sequence[Json], *, mutual: bool) -> Json:
     config: Json = {
-        "stat_prefix": cluster,
-        "cluster": cluster,
+        "@type": f"{TYPE}.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": plan.prefix,
         "access_log": list(loggers),
         "access_log_options": {"flush_access_log_on_connected": True},
     }
+    forward = plan.forward
+    if forward is None:
+        config["cluster"] = names.BLACK_HOLE
+    else:
+        config |= _forward(forward)
     if mutual:
         config["upstream_connect_mode"] = "ON_DOWNSTREAM_TLS_HANDSHAKE"
         config["max_early_data_bytes"] = 65536
-    config["@type"] = f"{TYPE}.network.tcp_proxy.v3.TcpProxy"
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
 
 
+def _forward(forward: ir.L4Forward) -> Json:
+    """Which clusters, and how connections are kept."""
+    found: Json = {}
+    if len(forward.clusters) > 1:
+        weighted = [{"name": c.cluster, "weight": c.weight} for c in forward.clusters]
+        found["weighted_clusters"] = {"clusters": weighted}
+    else:
+        found["cluster"] = forward.clusters[0].cluster
+    if forward.hash_source:
+        found["hash_policy"] = [{"source_ip": {}}]
+    if forward.idle_timeout is not None:
+        found["idle_timeout"] = _seconds(forward.idle_timeout)
+    if forward.longest is not None:
+        found["max_downstream_connection_duration"] = _seconds(forward.longest)
+    if forward.tunnel is not None:
+        where = f"{forward.tunnel.target_host}:{forward.tunnel.target_port}"
+        post = forward.tunnel.protocol.upper() == "POST"
+        found["tunneling_config"] = {"hostname": where, "use_post": post}
+    return found
+
+
+def _seconds(span: datetime.timedelta) -> str:
+    return f"{span.total_seconds():f}s"
+
+
 def inspector(kind: str, *, skip_ports: Sequence[int] = ()) -> Json:
-    """A listener filter: `tls_inspector`, `http_inspector` or `original_dst`.
+    """A listener filter: `tls_inspector`, `http_inspector`, `original_dst`, `proxy_protocol`.
 
     `skip_ports`: whose servers may speak first, so that waiting for the client would hang.
     """

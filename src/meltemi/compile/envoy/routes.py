@@ -70,6 +70,16 @@ def configuration(kit: Kit, name: str, hosts: Iterable[bytes], *, validate: bool
     return b"".join((head.SerializeToString(deterministic=True), *hosts))
 
 
+def inline_configuration(kit: Kit, plan: ir.RouteConfiguration) -> dict[str, Any]:
+    """A route configuration inside a listener; what it answers is plain data."""
+    message = kit.new("envoy.config.route.v3.RouteConfiguration", name=plan.name)
+    message.validate_clusters.value = False
+    for host in plan.hosts:
+        message.virtual_hosts.add().CopyFrom(virtual_host(kit, host))
+        message.virtual_hosts[-1].include_request_attempt_count = False
+    return kit.protos.to_dict(message)
+
+
 def element(kit: Kit, host: Any) -> bytes:
     """A virtual host as one piece of a route configuration."""
     piece = kit.new("envoy.config.route.v3.RouteConfiguration")
@@ -90,6 +100,8 @@ def _route(kit: Kit, target: Any, route: ir.Route) -> None:
             target.direct_response.status = status
             if body:
                 target.direct_response.body.inline_bytes = body
+    if route.operation:
+        target.decorator.operation = route.operation
     _edits(target, route.headers)
     if route.fault is not None:
         kit.pack(target.typed_per_filter_config[_FAULT], _fault(kit, route.fault))

@@ -9,9 +9,9 @@ _TLS = "envoy.extensions.transport_sockets.tls.v3"
 _RAW = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 TLS_SOCKET = "envoy.transport_sockets.tls"
 RAW_SOCKET = "envoy.transport_sockets.raw_buffer"
-_TLS12 = 3
-_URI = 2
-_DNS = 2
+_TLS_AUTO, _TLS12 = 0, 3
+_VERSIONS = {"TLSV1_0": 1, "TLSV1_1": 2, "TLSV1_2": 3, "TLSV1_3": 4}
+_DNS, _URI = 2, 3
 
 
 def mesh_client(kit: Kit, target: Any, tls: ir.Tls) -> None:
@@ -21,23 +21,62 @@ def mesh_client(kit: Kit, target: Any, tls: ir.Tls) -> None:
     _mesh_secrets(common)
     matchers = common.combined_validation_context.default_validation_context
     for identity in tls.identities:
-        matchers.match_typed_subject_alt_names.add(san_type=3).matcher.exact = identity
+        matchers.match_typed_subject_alt_names.add(san_type=_URI).matcher.exact = identity
     if not tls.identities:
-        matchers.match_typed_subject_alt_names.add(san_type=3).matcher.prefix = tls.prefix
+        matchers.match_typed_subject_alt_names.add(san_type=_URI).matcher.prefix = tls.prefix
     kit.named(target, TLS_SOCKET, context)
 
 
-def mesh_server(kit: Kit, target: Any, trust_domain: str) -> None:
-    """A server that demands a certificate of the trust domain."""
+def server(kit: Kit, target: Any, plan: ir.ServerTls, trust_domain: str) -> None:
+    """A server: the mesh's own, or with the credentials of a gateway or a Sidecar's ingress."""
     context = kit.new(f"{_TLS}.DownstreamTlsContext")
-    context.require_client_certificate.value = True
     common = context.common_tls_context
-    common.alpn_protocols.extend(("h2", "http/1.1"))
-    _mesh_secrets(common)
-    matchers = common.combined_validation_context.default_validation_context
-    domain = matchers.match_typed_subject_alt_names.add(san_type=3)
-    domain.matcher.prefix = f"spiffe://{trust_domain}/"
+    common.alpn_protocols.extend(plan.alpn)
+    if plan.mode is ir.ServerTlsMode.MESH:
+        context.require_client_certificate.value = True
+        _mesh_secrets(common)
+        matchers = common.combined_validation_context.default_validation_context
+        domain = matchers.match_typed_subject_alt_names.add(san_type=_URI)
+        domain.matcher.prefix = f"spiffe://{trust_domain}/"
+    else:
+        context.require_client_certificate.value = plan.mode is ir.ServerTlsMode.MUTUAL
+        _parameters(common.tls_params, plan)
+        _own_certificates(common, plan)
+        if plan.mode is not ir.ServerTlsMode.SIMPLE:
+            _authority(common, plan)
     kit.named(target, TLS_SOCKET, context)
+
+
+def _parameters(target: Any, plan: ir.ServerTls) -> None:
+    target.tls_minimum_protocol_version = _VERSIONS.get(plan.min_version, _TLS12)
+    target.tls_maximum_protocol_version = _VERSIONS.get(plan.max_version, _TLS_AUTO)
+    target.cipher_suites.extend(plan.ciphers)
+    target.ecdh_curves.extend(plan.curves)
+
+
+def _own_certificates(common: Any, plan: ir.ServerTls) -> None:
+    for name in plan.credentials:
+        _ads_secret(common.tls_certificate_sds_secret_configs.add(), name)
+    if plan.files is not None:
+        pair = common.tls_certificates.add()
+        pair.certificate_chain.filename, pair.private_key.filename = plan.files
+
+
+def _authority(common: Any, plan: ir.ServerTls) -> None:
+    """Who signed a client's certificate, and what else it must say."""
+    if plan.authority:
+        combined = common.combined_validation_context
+        _ads_secret(combined.validation_context_sds_secret_config, plan.authority)
+        validation = combined.default_validation_context
+        validation.SetInParent()
+    else:
+        validation = common.validation_context
+        validation.trusted_ca.filename = plan.authority_file
+    for name in plan.subject_alt_names:
+        for kind in (_DNS, _URI):
+            validation.match_typed_subject_alt_names.add(san_type=kind).matcher.exact = name
+    validation.verify_certificate_spki.extend(plan.spki)
+    validation.verify_certificate_hash.extend(plan.hashes)
 
 
 def originating_client(kit: Kit, target: Any, settings: Any, host: str) -> None:
@@ -81,3 +120,11 @@ def _secret(target: Any, name: str) -> None:
     api.transport_api_version = 2
     api.set_node_on_first_message_only = True
     api.grpc_services.add().envoy_grpc.cluster_name = "sds-grpc"
+
+
+def _ads_secret(target: Any, name: str) -> None:
+    """A secret that the control plane serves."""
+    target.name = name
+    target.sds_config.ads.SetInParent()
+    target.sds_config.resource_api_version = 2
+    target.sds_config.initial_fetch_timeout.SetInParent()

@@ -18,7 +18,7 @@ _PLAIN = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB"})
 class GatewayPlan(NamedTuple):
     """All of one gateway scope."""
 
-    servers: tuple[ir.GatewayServer, ...]
+    listeners: tuple[ir.Listener, ...]
     routes: Mapping[str, tuple[ir.VirtualHost, ...]]
     """Virtual hosts by route configuration."""
     problems: tuple[Problem, ...]
@@ -51,7 +51,7 @@ def plan(
         for server in gateway.servers:
             port = target_ports.get(server.port, server.port)
             by_port.setdefault(port, []).append(_Bound(gateway, server, port))
-    servers: list[ir.GatewayServer] = []
+    listeners: list[ir.Listener] = []
     routes: dict[str, tuple[ir.VirtualHost, ...]] = {}
     for port in sorted(by_port):
         plain, conflicts = _plain_servers(by_port[port])
@@ -59,9 +59,25 @@ def plan(
         if plain:
             number = plain[0].server.port
             name = names.gateway_route(number)
-            servers.append(ir.GatewayServer(port, number, plain[0].server.bind or "0.0.0.0", name))
+            listeners.append(_listener(plain, port, name))
             routes[name] = _virtual_hosts(plain, scope, tables, resolver, problems)
-    return GatewayPlan(tuple(servers), routes, tuple(problems))
+    return GatewayPlan(tuple(listeners), routes, tuple(problems))
+
+
+def _listener(plain: Sequence[_Bound], port: int, routes: str) -> ir.Listener:
+    """One plaintext port: it faces strangers."""
+    first = plain[0]
+    bind = first.server.bind or "0.0.0.0"
+    http = ir.Http(f"outbound_{names.wildcard_listener(first.server.port)}", routes)
+    source, path = first.gateway.source, first.server.path
+    return ir.Listener(
+        name=names.address_listener(bind, port),
+        side=ir.Side.EDGE,
+        address=bind,
+        port=port,
+        chains=(ir.FilterChain("", ir.ChainMatch(), http, source=source, path=path),),
+        sources=tuple(dict.fromkeys(item.gateway.source for item in plain)),
+    )
 
 
 def _plain_servers(bound: Sequence[_Bound]) -> tuple[list[_Bound], list[Problem]]:
