@@ -8,7 +8,7 @@ import datetime
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,8 @@ from meltemi.api.kinds import KINDS
 from meltemi.api.meta import Duration, Object
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Outcome, Problem, Severity
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
@@ -61,6 +63,22 @@ def decode(kind: str, raw: bytes) -> Outcome[Object]:
     if _is_istio(kind) and _SNAKE.search(raw.decode(errors="replace")):
         return _tolerant(kind, raw)
     return Outcome(_named(kind, value))
+
+
+def convert(struct: type[S], data: Any, about: ObjectKey, path: str) -> Outcome[S]:
+    """Plain data, as YAML gives it, to a Struct of Istio's API; `path` leads to the data."""
+    try:
+        value = msgspec.convert(
+            _camel(_without_nulls(data), free=False), struct, dec_hook=_dec_hook, str_keys=True
+        )
+    except (msgspec.ValidationError, RecursionError) as error:
+        text = str(error)
+        found = _PATH.search(text)
+        where = found.group(1).lstrip(".") if found else ""
+        reason = _plain(text[: found.start()] if found else text)
+        whole = f"{path}.{where}" if where else path
+        return Outcome(None, (Problem(Code.WRONG_TYPE, Severity.ERROR, about, whole, reason),))
+    return Outcome(value)
 
 
 def _named(kind: str, value: Object) -> Object:
@@ -110,6 +128,8 @@ _FREE_MAPS = frozenset(
         "labels",
         "matchLabels",
         "selector",
+        "proxyMetadata",
+        "environmentVariables",
         "set",
         "add",
         "to",

@@ -15,7 +15,7 @@ from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Problem
 from meltemi.base.resource import Change, NodeInfo
 from meltemi.compile.build import Compiled, compile_views
-from meltemi.compile.settings import MeshSettings
+from meltemi.compile.settings import MeshSettings, settings_view
 from meltemi.flow import Graph, Source
 from meltemi.model.build import Domain, Model, build
 from meltemi.model.objects import Objects, objects
@@ -48,12 +48,15 @@ class Engine:
         publish: Callable[[Change], None],
     ) -> None:
         self.graph = Graph()
-        self.objects: Objects = objects(self.graph, domain.cluster)
+        self.objects: Objects = objects(self.graph, domain.cluster, domain.root)
         self.model: Model = build(self.graph, self.objects, domain)
         self.proxies: Source[str, NodeInfo] = self.graph.source("proxies")
-        mesh: Source[str, MeshSettings] = self.graph.source("mesh")
-        mesh.set("mesh", settings)
-        self.compiled: Compiled = compile_views(self.graph, self.model, self.proxies, mesh, protos)
+        start: Source[str, MeshSettings] = self.graph.source("start settings")
+        start.set("mesh", settings)
+        self.settings = settings_view(self.graph, start, self.objects.mesh.config)
+        self.compiled: Compiled = compile_views(
+            self.graph, self.model, self.proxies, self.settings, protos
+        )
         self.changed = asyncio.Condition()
         """Notified after every propagation."""
         self._publish = publish

@@ -25,8 +25,8 @@ from meltemi.base.resource import (
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.scope import ScopeKey
-from meltemi.compile.settings import MeshSettings
-from meltemi.compile.views import MESH, Pair, Views
+from meltemi.compile.settings import MESH, MeshSettings
+from meltemi.compile.views import Pair, Views
 from meltemi.flow import View
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ class Assembler:
         self._pairs(changes)
         for pair in self._route_pairs(changes):
             self._route(pair)
+        listeners = {str(port) for port in changes.get(sealed.http, ())}
+        for owner, held in self._owners.items() if listeners else ():
+            if isinstance(owner, ScopeKey):
+                self._dirty |= {(owner, name) for name in held.pieces if name in listeners}
         for scope, name in sorted(self._dirty):
             self._configuration(scope, name)
         proxies = {

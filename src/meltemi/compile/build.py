@@ -13,7 +13,7 @@ from meltemi.compile.planner import Planner
 from meltemi.compile.proxy_plan import plan_of
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.seal import HostPieces, Resources, Sealer
-from meltemi.compile.settings import MeshSettings
+from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import RouteVariant, Variant, Views, views
 from meltemi.flow import Distinct, Fetch, Graph, Source, View
 from meltemi.model.build import Model
@@ -66,10 +66,11 @@ def compile_views(
     graph: Graph,
     model: Model,
     proxies: Source[str, NodeInfo],
-    mesh: Source[str, MeshSettings],
+    settings: View[str, MeshSettings],
     protos: Protos,
 ) -> Compiled:
     """Add the compiler to the graph."""
+    mesh = Mesh(graph, settings)
     planned = views(graph, model, proxies, mesh)
     kit = Kit(protos)
     planner = Planner(model, planned, mesh)
@@ -83,27 +84,32 @@ def compile_views(
             "sealed clusters",
             variants,
             sealer.clusters,
-            reads=(model.services, model.policies, planned.identities, mesh),
+            reads=(model.services, model.policies, planned.identities, mesh.fields),
         ),
         endpoints=graph.derive(
             "sealed endpoints",
             variants,
             sealer.endpoints,
-            reads=(model.services, model.policies, model.endpoints, mesh),
+            reads=(model.services, model.policies, model.endpoints, mesh.fields),
         ),
         hosts=graph.derive(
             "sealed virtual hosts",
             route_variants,
             sealer.hosts,
-            reads=(model.services, model.tables, model.policies, planned.covering, mesh),
+            reads=(model.services, model.tables, model.policies, planned.covering, mesh.fields),
         ),
-        tcp=graph.derive("tcp listeners", model.services, sealer.tcp_listeners, reads=(mesh,)),
+        tcp=graph.derive(
+            "tcp listeners", model.services, sealer.tcp_listeners, reads=(mesh.fields,)
+        ),
         http=graph.derive(
-            "http listeners", graph.distinct("ports", ports), sealer.http_listener, reads=(mesh,)
+            "http listeners",
+            graph.distinct("ports", ports),
+            sealer.http_listener,
+            reads=(mesh.fields,),
         ),
-        common=graph.derive("common resources", mesh, sealer.common),
+        common=graph.derive("common resources", settings, sealer.common),
         inbound=graph.derive(
-            "sealed inbound", planned.inbounds, sealer.inbound, reads=(proxies, mesh)
+            "sealed inbound", planned.inbounds, sealer.inbound, reads=(proxies, mesh.fields)
         ),
         gateways=graph.derive(
             "sealed gateways",
@@ -116,13 +122,13 @@ def compile_views(
                 model.policies,
                 model.workloads,
                 planned.covering,
-                mesh,
+                mesh.fields,
             ),
         ),
         variants=variants,
         route_variants=route_variants,
     )
-    assembler = Assembler(kit, planned, sealed, mesh)
+    assembler = Assembler(kit, planned, sealed, settings)
     return Compiled(planner, planned, sealed, assembler, proxies)
 
 

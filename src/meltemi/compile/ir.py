@@ -71,6 +71,8 @@ class Cluster(msgspec.Struct, frozen=True):
     tls: Tls
     blocks: Blocks
     sources: tuple[ObjectKey, ...]
+    stat_name: str = ""
+    """The name in Envoy's own statistics; empty: the cluster's."""
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -342,6 +344,8 @@ class InboundCluster(msgspec.Struct, frozen=True):
     port: int
     speaks_http: bool
     destination: Destination | None
+    stat_name: str = ""
+    """The name in Envoy's own statistics; empty: the cluster's."""
 
 
 class Inbound(msgspec.Struct, frozen=True):

@@ -48,6 +48,23 @@ def parse(name: str) -> Cluster | None:
     return Cluster(parts[0], int(parts[1]), parts[2], parts[3])
 
 
+def stat_name(
+    pattern: str, *, host: str, port: int, port_name: str, subset: str = "", target: str = ""
+) -> str:
+    """A cluster's name in Envoy's statistics by MeshConfig's pattern; empty without one."""
+    words = {
+        "%SERVICE%": host.partition(".svc.")[0],
+        "%SERVICE_FQDN%": host,
+        "%SERVICE_PORT%": str(port),
+        "%SERVICE_PORT_NAME%": port_name,
+        "%SUBSET_NAME%": subset,
+        "%TARGET_PORT%": target,
+    }
+    for word, value in words.items():
+        pattern = pattern.replace(word, value)
+    return pattern
+
+
 def sni(port: int, subset: str, host: str) -> str:
     """The server name of mesh traffic: Istio's form and our marker."""
     return f"outbound_.{port}_.{subset}_.{host}{MESH_SNI}"

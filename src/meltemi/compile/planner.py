@@ -17,9 +17,9 @@ from meltemi.compile.plan.hosts import virtual_host
 from meltemi.compile.plan.inbound import selects, target_port
 from meltemi.compile.plan.routes import default_route, table_routes
 from meltemi.compile.scope import ScopeKey
-from meltemi.compile.settings import MeshSettings
-from meltemi.compile.views import MESH, RouteVariant, Variant, Views
-from meltemi.flow import Fetch, View
+from meltemi.compile.settings import Mesh, MeshSettings
+from meltemi.compile.views import RouteVariant, Variant, Views
+from meltemi.flow import Fetch
 from meltemi.model.build import SERVICE_BY_HOST, SERVICE_BY_NAMESPACE, WORKLOAD_BY_NAMESPACE, Model
 from meltemi.model.policies import choose_policy
 from meltemi.model.policy import DestinationPolicy
@@ -36,13 +36,17 @@ class HostsPlan(NamedTuple):
 class Planner:
     """Reads the model and the planning views."""
 
-    def __init__(self, model: Model, views: Views, mesh: View[str, MeshSettings]) -> None:
+    def __init__(self, model: Model, views: Views, mesh: Mesh) -> None:
         self._model = model
         self._views = views
         self._mesh = mesh
 
     def settings(self, fetch: Fetch) -> MeshSettings:
-        return fetch.get(self._mesh, MESH) or MeshSettings()
+        """Each field that is read of them is a dependency."""
+        return self._mesh.of(fetch)
+
+    def settings_now(self) -> MeshSettings:
+        return self._mesh.now
 
     def clusters(self, fetch: Fetch, variant: Variant) -> tuple[ir.Cluster, ...]:
         """All clusters of a service under one policy."""

@@ -33,7 +33,7 @@ def plan_of(
     gateway = planner.gateway(fetch, scope) if scope.kind == "router" else None
     return ir.ProxyPlan(
         node=node,
-        settings=planner.settings(fetch),
+        settings=planner.settings_now(),
         clusters=clusters,
         endpoints=endpoints,
         routes=gateway.routes if gateway else _routes(planner, views, scope, fetch),

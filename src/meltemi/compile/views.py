@@ -18,7 +18,7 @@ from meltemi.compile import ir
 from meltemi.compile.plan.hosts import table_for
 from meltemi.compile.plan.inbound import inbound as plan_inbound
 from meltemi.compile.scope import ScopeKey, labels_of_policy, labels_of_table, scope_of
-from meltemi.compile.settings import MeshSettings
+from meltemi.compile.settings import MESH, Mesh, MeshSettings
 from meltemi.flow import Fetch, Graph, Source, View
 from meltemi.model.build import POLICY_BY_HOST, SERVICE_BY_NAMESPACE, TABLE_BY_HOST, Model
 from meltemi.model.endpoint import EndpointSet
@@ -30,7 +30,6 @@ from meltemi.model.service import Resolution, Service
 from meltemi.model.tls import InboundTls, Mode
 from meltemi.model.workload import Workload
 
-MESH = "mesh"
 _NO_LABELS: frozenset[str] = frozenset()
 
 
@@ -89,12 +88,12 @@ def views(
     graph: Graph,
     model: Model,
     proxies: Source[str, NodeInfo],
-    mesh: Source[str, MeshSettings],
+    mesh: Mesh,
 ) -> Views:
     """Add the planning views to the graph."""
     planner = _Planner(model, mesh)
     telling = graph.derive(
-        "telling labels", mesh, planner.telling, reads=(model.tables, model.policies)
+        "telling labels", mesh.settings, planner.telling, reads=(model.tables, model.policies)
     )
     scopes_of = graph.derive(
         "scope of proxy",
@@ -123,13 +122,15 @@ def views(
         scopes=scopes,
         covering=covering,
         identities=graph.derive("identities", model.endpoints, _identities),
-        choices=graph.derive("policy choice", pairs, chooser.variant, reads=(covering, mesh)),
-        routes=graph.derive("route choice", pairs, chooser.routes, reads=(covering, mesh)),
+        choices=graph.derive(
+            "policy choice", pairs, chooser.variant, reads=(covering, mesh.fields)
+        ),
+        routes=graph.derive("route choice", pairs, chooser.routes, reads=(covering, mesh.fields)),
         inbounds=graph.derive(
             "inbound",
             proxies,
             planner.inbound,
-            reads=(model.workloads, model.services, model.inbound_tls, mesh),
+            reads=(model.workloads, model.services, model.inbound_tls, mesh.fields),
         ),
     )
 
@@ -150,7 +151,7 @@ def _identities(
 class _Planner:
     """Transforms that read the model."""
 
-    def __init__(self, model: Model, mesh: View[str, MeshSettings]) -> None:
+    def __init__(self, model: Model, mesh: Mesh) -> None:
         self._model = model
         self._mesh = mesh
 
@@ -175,14 +176,14 @@ class _Planner:
     def inbound(self, fetch: Fetch, key: str, node: NodeInfo) -> Mapping[str, Outcome[ir.Inbound]]:
         if node.kind != "sidecar":
             return {}
-        settings = fetch.get(self._mesh, MESH) or MeshSettings()
+        settings = self._mesh.of(fetch)
         where = WorkloadKey(node.namespace, node.name)
         workload = fetch.get(self._model.workloads, where) or _workload(node, settings)
         tls = fetch.get(self._model.inbound_tls, where)
         if tls is None:
             tls = InboundTls(where, Mode.PERMISSIVE, {}, None)
         services = fetch.by(self._model.services, SERVICE_BY_NAMESPACE, node.namespace)
-        return {key: Outcome(plan_inbound(workload, services, tls))}
+        return {key: Outcome(plan_inbound(workload, services, tls, settings))}
 
 
 def _workload(node: NodeInfo, settings: MeshSettings) -> Workload:
@@ -210,13 +211,13 @@ def _workload(node: NodeInfo, settings: MeshSettings) -> Workload:
 class _Chooser:
     """Transforms from a pair to what its scope applies."""
 
-    def __init__(self, covering: View[HostKey, Covering], mesh: View[str, MeshSettings]) -> None:
+    def __init__(self, covering: View[HostKey, Covering], mesh: Mesh) -> None:
         self._covering = covering
         self._mesh = mesh
 
     def variant(self, fetch: Fetch, pair: Pair, _visible: bool) -> Mapping[Pair, Outcome[Variant]]:
         found = fetch.get(self._covering, pair.host)
-        settings = fetch.get(self._mesh, MESH) or MeshSettings()
+        settings = self._mesh.of(fetch)
         policies = found.policies if found else ()
         policy = choose_policy(
             policies,

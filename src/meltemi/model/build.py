@@ -6,12 +6,13 @@ from typing import NamedTuple, TypeVar
 from meltemi.api import core
 from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Outcome
-from meltemi.flow import Graph, Index, View
+from meltemi.flow import Fetch, Graph, Index, View
 from meltemi.model.endpoint import EndpointSet
 from meltemi.model.endpoints import EndpointJoin
 from meltemi.model.gateway import GatewayDef
 from meltemi.model.gateways import gateway_from_object
 from meltemi.model.inbound import inbound_tls
+from meltemi.model.mesh import MESH, ExportDefaults, exported
 from meltemi.model.objects import BY_NAMESPACE, Objects, host_of_rule
 from meltemi.model.policies import PolicyKey, merged_policy
 from meltemi.model.policy import DestinationPolicy
@@ -60,10 +61,15 @@ class Domain(NamedTuple):
 
 def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
     """Add the model's views to the graph."""
+
+    def defaults(fetch: Fetch) -> ExportDefaults | None:
+        return fetch.get(objects.mesh.exports, MESH)
+
     services = graph.derive(
         "services",
         objects.services,
-        lambda _f, _k, obj: _service(obj, domain),
+        lambda fetch, _k, obj: _service(exported(obj, defaults(fetch)), domain),
+        reads=(objects.mesh.exports,),
         indexes=(SERVICE_BY_HOST, SERVICE_BY_NAMESPACE),
     )
     workloads = graph.derive(
@@ -96,22 +102,28 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         tables=graph.derive(
             "route tables",
             objects.virtual_services,
-            lambda _f, key, obj: _one(table_from_virtual_service(obj, domain.cluster), key),
+            lambda fetch, key, obj: _one(
+                table_from_virtual_service(exported(obj, defaults(fetch)), domain.cluster), key
+            ),
+            reads=(objects.mesh.exports,),
             indexes=(TABLE_BY_HOST, TABLE_BY_GATEWAY),
         ),
         policies=graph.derive(
             "destination policies",
             objects.destination_rules,
             lambda fetch, _k, rule: merged_policy(
-                rule,
-                fetch.by(
-                    objects.destination_rules,
-                    objects.rules_of_host,
-                    host_of_rule(rule, domain.cluster),
-                ),
+                exported(rule, defaults(fetch)),
+                [
+                    exported(sibling, defaults(fetch))
+                    for sibling in fetch.by(
+                        objects.destination_rules,
+                        objects.rules_of_host,
+                        host_of_rule(rule, domain.cluster),
+                    )
+                ],
                 domain.cluster,
             ),
-            reads=(objects.destination_rules,),
+            reads=(objects.destination_rules, objects.mesh.exports),
             indexes=(POLICY_BY_HOST,),
         ),
         gateways=graph.derive(

@@ -13,6 +13,7 @@ from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Outcome, Severity
 from meltemi.flow import Fetch, Graph, Index, Source, View
 from meltemi.model.hosts import full_host
+from meltemi.model.mesh import MeshViews, mesh_views
 
 O = TypeVar("O", bound=Object)  # noqa: E741
 
@@ -32,6 +33,7 @@ class Objects(NamedTuple):
     slices: View[ObjectKey, EndpointSlice]
     pods: View[ObjectKey, Pod]
     config_maps: View[ObjectKey, ConfigMap]
+    mesh: MeshViews
     virtual_services: View[ObjectKey, VirtualService]
     destination_rules: View[ObjectKey, DestinationRule]
     rules_of_host: Index[DestinationRule]
@@ -54,26 +56,40 @@ KINDS = (
 """The kinds the model reads: the control plane keeps an informer for each."""
 
 
-def objects(graph: Graph, domain: str) -> Objects:
-    """Add one raw source and one decoded view for each kind."""
+def objects(graph: Graph, domain: str, root: str = "istio-system") -> Objects:
+    """Add one raw source and one decoded view for each kind.
+
+    Objects in namespaces that the mesh does not discover are not decoded.
+    """
     raw: dict[str, Source[ObjectKey, bytes]] = {kind: graph.source(f"raw {kind}") for kind in KINDS}
 
-    def decoded(kind: str, *indexes: Index[Any]) -> View[ObjectKey, Any]:
-        return graph.derive(kind, raw[kind], _decoder(kind), indexes=indexes)
+    def decoded(
+        kind: str, *indexes: Index[Any], but: View[str, bool] | None = None
+    ) -> View[ObjectKey, Any]:
+        reads = () if but is None else (but,)
+        return graph.derive(kind, raw[kind], _decoder(kind, but), reads=reads, indexes=indexes)
+
+    namespaces: View[ObjectKey, Namespace] = decoded("Namespace")
+    config_maps: View[ObjectKey, ConfigMap] = decoded("ConfigMap")
+    mesh = mesh_views(graph, config_maps, namespaces, root)
+
+    def discovered(kind: str, *indexes: Index[Any]) -> View[ObjectKey, Any]:
+        return decoded(kind, *indexes, but=mesh.hidden)
 
     rules_of_host: Index[DestinationRule] = Index("host", lambda r: (host_of_rule(r, domain),))
     return Objects(
         raw=raw,
-        namespaces=decoded("Namespace"),
-        services=decoded("Service"),
-        slices=decoded("EndpointSlice", SLICE_BY_SERVICE),
-        pods=decoded("Pod"),
-        config_maps=decoded("ConfigMap"),
-        virtual_services=decoded("VirtualService"),
-        destination_rules=decoded("DestinationRule", rules_of_host),
+        namespaces=namespaces,
+        services=discovered("Service"),
+        slices=discovered("EndpointSlice", SLICE_BY_SERVICE),
+        pods=discovered("Pod"),
+        config_maps=config_maps,
+        mesh=mesh,
+        virtual_services=discovered("VirtualService"),
+        destination_rules=discovered("DestinationRule", rules_of_host),
         rules_of_host=rules_of_host,
-        gateways=decoded("Gateway"),
-        peer_authentications=decoded("PeerAuthentication", BY_NAMESPACE),
+        gateways=discovered("Gateway"),
+        peer_authentications=discovered("PeerAuthentication", BY_NAMESPACE),
     )
 
 
@@ -84,9 +100,11 @@ def host_of_rule(rule: DestinationRule, domain: str) -> tuple[str, str]:
 
 
 def _decoder(
-    kind: str,
+    kind: str, hidden: View[str, bool] | None = None
 ) -> Callable[[Fetch, ObjectKey, bytes], Mapping[ObjectKey, Outcome[Object]]]:
-    def transform(_fetch: Fetch, key: ObjectKey, raw: bytes) -> Mapping[ObjectKey, Outcome[Object]]:
+    def transform(fetch: Fetch, key: ObjectKey, raw: bytes) -> Mapping[ObjectKey, Outcome[Object]]:
+        if hidden is not None and fetch.get(hidden, key.namespace):
+            return {}
         outcome = decode(kind, raw)
         if outcome.value is None:
             return {key: outcome}

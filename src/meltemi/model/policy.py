@@ -33,6 +33,17 @@ class Blocks(msgspec.Struct, frozen=True):
     proxy_protocol: ProxyProtocol | None = None
     retry_budget: RetryBudget | None = None
 
+    def over(self, base: TrafficPolicy | None) -> "Blocks":
+        """These blocks, with those of the mesh's default where one is unset."""
+        if base is None:
+            return self
+        return Blocks(
+            self.load_balancer or base.load_balancer,
+            self.connection_pool or base.connection_pool,
+            self.outlier_detection or base.outlier_detection,
+            self.tls or base.tls,
+        )
+
 
 class SubsetPolicy(msgspec.Struct, frozen=True):
     name: str

@@ -11,7 +11,7 @@ import yaml
 from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import Change, NodeInfo, Resource, node_from_id
 from meltemi.compile.build import Compiled, compile_views
-from meltemi.compile.settings import MeshSettings
+from meltemi.compile.settings import MeshSettings, settings_view
 from meltemi.flow import Graph, Source
 from meltemi.model.build import Domain, build
 from meltemi.model.objects import objects
@@ -33,10 +33,11 @@ class Mesh:
         self.objects = objects(self.graph, "cluster.local")
         self.model = build(self.graph, self.objects, Domain())
         self.proxies: Source[str, NodeInfo] = self.graph.source("proxies")
-        self.settings: Source[str, MeshSettings] = self.graph.source("mesh")
+        self.settings: Source[str, MeshSettings] = self.graph.source("start settings")
         self.settings.set("mesh", MeshSettings())
+        settings = settings_view(self.graph, self.settings, self.objects.mesh.config)
         self.compiled: Compiled = compile_views(
-            self.graph, self.model, self.proxies, self.settings, protos
+            self.graph, self.model, self.proxies, settings, protos
         )
         self.sets: dict[Any, dict[str, Resource]] = {}
         self.views: dict[str, Any] = {}

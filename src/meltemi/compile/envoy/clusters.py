@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from meltemi.api.networking import ConnectionPool, LoadBalancer, OutlierDetection
+from meltemi.api.networking import ConnectionPool, LoadBalancer, OutlierDetection, TcpKeepalive
 from meltemi.compile import ir
 from meltemi.compile.envoy import tls
 from meltemi.compile.envoy.kit import Kit, set_address, set_duration, set_struct
@@ -25,24 +25,28 @@ def cluster(kit: Kit, plan: ir.Cluster, settings: MeshSettings) -> Any:
     timeout = pool.tcp.connect_timeout if pool.tcp else None
     set_duration(message.connect_timeout, timeout or settings.connect_timeout)
     _limits(message, pool)
-    if pool.tcp is not None and pool.tcp.tcp_keepalive is not None:
-        keepalive = message.upstream_connection_options.tcp_keepalive
-        settings_ = pool.tcp.tcp_keepalive
-        keepalive.SetInParent()
-        if settings_.probes:
-            keepalive.keepalive_probes.value = settings_.probes
-        if settings_.time:
-            keepalive.keepalive_time.value = int(settings_.time.total_seconds())
-        if settings_.interval:
-            keepalive.keepalive_interval.value = int(settings_.interval.total_seconds())
+    keepalive = (pool.tcp.tcp_keepalive if pool.tcp else None) or settings.keepalive
+    if keepalive is not None:
+        _keepalive(message.upstream_connection_options.tcp_keepalive, keepalive)
     if plan.blocks.outlier_detection is not None:
         _outlier(message, plan.blocks.outlier_detection)
     if plan.protocol.is_http or plan.protocol is Protocol.AUTO:
-        options = _http_options(kit, plan, pool)
+        options = _http_options(kit, plan, pool, upgrade=settings.h2_upgrade)
         kit.pack(message.typed_extension_protocol_options[_HTTP], options)
     _security(kit, message, plan)
     _metadata(message, plan)
+    message.alt_stat_name = plan.stat_name
     return message
+
+
+def _keepalive(target: Any, wanted: TcpKeepalive) -> None:
+    target.SetInParent()
+    if wanted.probes:
+        target.keepalive_probes.value = wanted.probes
+    if wanted.time:
+        target.keepalive_time.value = int(wanted.time.total_seconds())
+    if wanted.interval:
+        target.keepalive_interval.value = int(wanted.interval.total_seconds())
 
 
 def _discovery(message: Any, plan: ir.Cluster) -> None:
@@ -131,10 +135,12 @@ def _outlier(message: Any, settings: OutlierDetection) -> None:
     message.common_lb_config.healthy_panic_threshold.value = float(settings.min_health_percent)
 
 
-def _http_options(kit: Kit, plan: ir.Cluster, pool: ConnectionPool) -> Any:
+def _http_options(kit: Kit, plan: ir.Cluster, pool: ConnectionPool, *, upgrade: bool) -> Any:
+    """`upgrade`: the mesh asks for HTTP/2 where the policy says nothing."""
     options = kit.new(_HTTP)
     http = pool.http
-    upgrade = http is not None and http.h2_upgrade_policy == "UPGRADE"
+    policy = http.h2_upgrade_policy if http is not None else ""
+    upgrade = policy == "UPGRADE" or (upgrade and policy != "DO_NOT_UPGRADE")
     if plan.protocol is Protocol.AUTO or (http is not None and http.use_client_protocol):
         options.use_downstream_protocol_config.http_protocol_options.SetInParent()
         options.use_downstream_protocol_config.http2_protocol_options.SetInParent()

@@ -4,11 +4,12 @@ The HTTP filters stand in the order of mesh-semantics 1.9; each slot says who fi
 """
 
 import datetime
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from meltemi.compile import ir, names
-from meltemi.compile.settings import MeshSettings
+from meltemi.compile.settings import MeshSettings, Paths
 
 TYPE = "type.googleapis.com/envoy.extensions.filters"
 Json = dict[str, Any]
@@ -24,29 +25,70 @@ _INBOUND_FILTERS = (_ROUTER,)
 """jwt_authn and RBAC stand before the router here: slots of the security issue, as ECDS."""
 
 
+_TEXT_FORMAT = (
+    '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" '
+    "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% "
+    '%CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" '
+    "%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "
+    '"%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" '
+    '"%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% '
+    "%UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% "
+    "%REQUESTED_SERVER_NAME% %ROUTE_NAME%"
+)
+"""The fields and their order are Istio's, which log readers know."""
+
+_JSON_FIELDS = {
+    "start_time": "%START_TIME%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "protocol": "%PROTOCOL%",
+    "response_code": "%RESPONSE_CODE%",
+    "response_flags": "%RESPONSE_FLAGS%",
+    "response_code_details": "%RESPONSE_CODE_DETAILS%",
+    "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%",
+    "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+    "duration": "%DURATION%",
+    "upstream_service_time": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+    "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
+    "user_agent": "%REQ(USER-AGENT)%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "authority": "%REQ(:AUTHORITY)%",
+    "upstream_host": "%UPSTREAM_HOST%",
+    "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%",
+    "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
+    "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "requested_server_name": "%REQUESTED_SERVER_NAME%",
+    "route_name": "%ROUTE_NAME%",
+}
+
+
 def access_log(settings: MeshSettings) -> list[Json]:
-    """Istio's default text format, when the mesh wants access logs."""
-    if not settings.access_log:
+    """Where and how the mesh wants access logs; nowhere by default."""
+    wanted = settings.access_log
+    if wanted is None:
         return []
-    text = (
-        '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" '
-        "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% "
-        '%CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" '
-        "%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "
-        '"%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" '
-        '"%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% '
-        "%UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% "
-        "%REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
-    )
+    if wanted.is_json:
+        layout: Json = {"json_format": json.loads(wanted.format) if wanted.format else _JSON_FIELDS}
+    else:
+        text = wanted.format or _TEXT_FORMAT
+        layout = {"text_format_source": {"inline_string": text.rstrip("\n") + "\n"}}
+    loggers = "type.googleapis.com/envoy.extensions.access_loggers"
+    if wanted.path == "/dev/stdout":
+        logger = {"@type": f"{loggers}.stream.v3.StdoutAccessLog", "log_format": layout}
+        return [{"name": "envoy.access_loggers.stdout", "typed_config": logger}]
     logger = {
-        "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
-        "log_format": {"text_format_source": {"inline_string": text}},
+        "@type": f"{loggers}.file.v3.FileAccessLog",
+        "path": wanted.path,
+        "log_format": layout,
     }
-    return [{"name": "envoy.access_loggers.stdout", "typed_config": logger}]
+    return [{"name": "envoy.access_loggers.file", "typed_config": logger}]
 
 
 def connection_manager(
-    plan: ir.Http, *, side: ir.Side, loggers: Sequence[Json], routes: str | Json
+    plan: ir.Http, *, side: ir.Side, loggers: Sequence[Json], routes: str | Json, paths: Paths
 ) -> Json:
     """An HTTP connection manager. `routes`: an RDS name, or a whole configuration.
 
@@ -65,9 +107,7 @@ def connection_manager(
         "access_log": list(loggers),
         "use_remote_address": edge,
         "generate_request_id": True,
-        "normalize_path": True,
-        "merge_slashes": edge,
-        "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT" if edge else "KEEP_UNCHANGED",
+        **_path_rules(paths, edge=edge),
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "stream_idle_timeout": "0s",
         "max_request_headers_kb": 60,
@@ -89,6 +129,21 @@ def connection_manager(
     else:
         config["route_config"] = routes
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": config}
+
+
+def _path_rules(paths: Paths, *, edge: bool) -> Json:
+    """An edge merges slashes and redirects escaped ones even where the mesh asks for less."""
+    if paths is Paths.NONE:
+        return {"normalize_path": False}
+    rules: Json = {"normalize_path": True}
+    rules["merge_slashes"] = edge or paths is not Paths.BASE
+    if paths is Paths.DECODE_AND_MERGE_SLASHES:
+        rules["path_with_escaped_slashes_action"] = "UNESCAPE_AND_FORWARD"
+    else:
+        rules["path_with_escaped_slashes_action"] = (
+            "UNESCAPE_AND_REDIRECT" if edge else "KEEP_UNCHANGED"
+        )
+    return rules
 
 
 def _http_filter(entry: Json) -> Json:

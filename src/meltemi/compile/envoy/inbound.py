@@ -30,6 +30,7 @@ def _cluster(plan: ir.InboundCluster, source: Json) -> Json:
     )
     body: Json = {
         "name": plan.name,
+        "alt_stat_name": plan.stat_name,
         "connect_timeout": "10s",
         "circuit_breakers": {"thresholds": [limits]},
         "upstream_bind_config": source,

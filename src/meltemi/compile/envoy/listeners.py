@@ -82,8 +82,7 @@ class _Chains:
             body["filter_chain_match"] = match
         target.CopyFrom(self._kit.from_dict(_CHAIN, body))
         if chain.tls is not None:
-            trust_domain = self._settings.trust_domain
-            tls.server(self._kit, target.transport_socket, chain.tls, trust_domain)
+            tls.server(self._kit, target.transport_socket, chain.tls, self._settings)
             if self._side is ir.Side.EDGE:
                 set_duration(target.transport_socket_connect_timeout, _EDGE_TLS_WAIT)
 
@@ -105,6 +104,7 @@ class _Chains:
         return filters.connection_manager(
             plan,
             side=self._side,
+            paths=self._settings.paths,
             loggers=[*loggers, *filters.access_log(self._settings)],
             routes=routes if isinstance(routes, str) else inline_configuration(self._kit, routes),
         )

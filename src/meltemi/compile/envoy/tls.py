@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from meltemi.api.mesh_config import TLSConfig
 from meltemi.compile import ir
 from meltemi.compile.envoy.kit import Kit
+from meltemi.compile.settings import MeshSettings
 
 _TLS = "envoy.extensions.transport_sockets.tls.v3"
 _RAW = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
@@ -27,7 +29,7 @@ def mesh_client(kit: Kit, target: Any, tls: ir.Tls) -> None:
     kit.named(target, TLS_SOCKET, context)
 
 
-def server(kit: Kit, target: Any, plan: ir.ServerTls, trust_domain: str) -> None:
+def server(kit: Kit, target: Any, plan: ir.ServerTls, settings: MeshSettings) -> None:
     """A server: the mesh's own, or with the credentials of a gateway or a Sidecar's ingress."""
     context = kit.new(f"{_TLS}.DownstreamTlsContext")
     common = context.common_tls_context
@@ -36,8 +38,10 @@ def server(kit: Kit, target: Any, plan: ir.ServerTls, trust_domain: str) -> None
         context.require_client_certificate.value = True
         _mesh_secrets(common)
         matchers = common.combined_validation_context.default_validation_context
-        domain = matchers.match_typed_subject_alt_names.add(san_type=_URI)
-        domain.matcher.prefix = f"spiffe://{trust_domain}/"
+        for domain in (settings.trust_domain, *settings.trust_domain_aliases):
+            name = matchers.match_typed_subject_alt_names.add(san_type=_URI)
+            name.matcher.prefix = f"spiffe://{domain}/"
+        _floor(common, settings.mesh_tls)
     else:
         context.require_client_certificate.value = plan.mode is ir.ServerTlsMode.MUTUAL
         _parameters(common.tls_params, plan)
@@ -96,6 +100,14 @@ def originating_client(kit: Kit, target: Any, settings: Any, host: str) -> None:
         pair.certificate_chain.filename = settings.client_certificate
         pair.private_key.filename = settings.private_key
     kit.named(target, TLS_SOCKET, context)
+
+
+def _floor(common: Any, wanted: TLSConfig) -> None:
+    """The least version, the ciphers and the curves the mesh asks for."""
+    if wanted.min_protocol_version == "TLSV1_3":
+        common.tls_params.tls_minimum_protocol_version = _VERSIONS["TLSV1_3"]
+    common.tls_params.cipher_suites.extend(wanted.cipher_suites)
+    common.tls_params.ecdh_curves.extend(wanted.ecdh_curves)
 
 
 def plain(kit: Kit, target: Any) -> None:

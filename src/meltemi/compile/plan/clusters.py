@@ -42,11 +42,12 @@ def _cluster(
     settings: MeshSettings,
 ) -> ir.Cluster:
     blocks = policy.blocks(port.number, subset) if policy else Blocks()
+    blocks = blocks.over(settings.default_policy)
     tls = blocks.tls
     headless = service.resolution is Resolution.HEADLESS
     balancer = blocks.load_balancer
     original = headless or (balancer is not None and balancer.simple == "PASSTHROUGH")
-    default = ir.Security.PLAIN if original else ir.Security.AUTO
+    default = ir.Security.AUTO if settings.auto_mtls and not original else ir.Security.PLAIN
     own_names = tls.subject_alt_names if tls is not None else ()
     marker = names.sni(port.number, subset, service.host)
     if tls is not None and tls.sni:
@@ -68,6 +69,14 @@ def _cluster(
         ),
         blocks=blocks,
         sources=(service.source, *(policy.sources if policy else ())),
+        stat_name=names.stat_name(
+            settings.outbound_stat_name,
+            host=service.host,
+            port=port.number,
+            port_name=port.name,
+            subset=subset,
+            target=str(port.target),
+        ),
     )
 
 

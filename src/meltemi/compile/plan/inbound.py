@@ -5,11 +5,13 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from meltemi.compile import ir, names
+from meltemi.compile.settings import MeshSettings
 from meltemi.model.route import Prefix, Retry
 from meltemi.model.service import Port, Protocol, Service
 from meltemi.model.tls import InboundTls, Mode
 from meltemi.model.workload import Workload
 
+_LOOPBACK = "127.0.0.1"
 PROXY_PORTS = frozenset({15000, 15001, 15006, 15020, 15021, 15053, 15090})
 
 
@@ -21,6 +23,7 @@ class Served(msgspec.Struct, frozen=True):
     protocol: Protocol
     mode: Mode
     destination: ir.Destination | None
+    stat_name: str = ""
 
     @property
     def sniffed(self) -> bool:
@@ -35,10 +38,12 @@ class Served(msgspec.Struct, frozen=True):
         return names.inbound(self.port) if self.port else names.INBOUND_PASSTHROUGH
 
 
-def inbound(workload: Workload, services: Iterable[Service], tls: InboundTls) -> ir.Inbound:
+def inbound(
+    workload: Workload, services: Iterable[Service], tls: InboundTls, settings: MeshSettings
+) -> ir.Inbound:
     """The listener, with chains for every port that a service selecting the workload declares,
     and the clusters behind it."""
-    served = _served(workload, services, tls)
+    served = _served(workload, services, tls, settings.inbound_stat_name)
     other = Served(0, Protocol.TCP, tls.mode, None)
     chains = [_refuse_loops()]
     for port in (*served, other):
@@ -57,15 +62,18 @@ def inbound(workload: Workload, services: Iterable[Service], tls: InboundTls) ->
         quiet_tls=plain,
         quiet_http=opaque,
     )
+    address = _LOOPBACK if settings.local_inbound else workload.address
     clusters = [
-        ir.InboundCluster(p.cluster, workload.address, p.port, p.may_speak_http, p.destination)
+        ir.InboundCluster(p.cluster, address, p.port, p.may_speak_http, p.destination, p.stat_name)
         for p in served
     ]
     through = ir.InboundCluster(names.INBOUND_PASSTHROUGH, "", 0, True, None)
     return ir.Inbound((listener,), (*clusters, through))
 
 
-def _served(workload: Workload, services: Iterable[Service], tls: InboundTls) -> tuple[Served, ...]:
+def _served(
+    workload: Workload, services: Iterable[Service], tls: InboundTls, pattern: str
+) -> tuple[Served, ...]:
     """Every declared port; the oldest service decides what a port speaks."""
     ports: dict[int, Served] = {}
     for service in sorted(services, key=lambda s: s.created):
@@ -75,7 +83,15 @@ def _served(workload: Workload, services: Iterable[Service], tls: InboundTls) ->
         for port in service.ports:
             number = target_port(port, workload)
             if number and number not in ports and number not in PROXY_PORTS:
-                ports[number] = Served(number, port.protocol, tls.for_port(number), there)
+                name = names.stat_name(
+                    pattern,
+                    host=service.host,
+                    port=port.number,
+                    port_name=port.name,
+                    target=str(number),
+                )
+                mode = tls.for_port(number)
+                ports[number] = Served(number, port.protocol, mode, there, name)
     for number, mode in tls.ports.items():
         if number not in ports and number not in PROXY_PORTS:
             ports[number] = Served(number, Protocol.TCP, mode, None)
