@@ -5,9 +5,9 @@ is no second way to a plan.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from meltemi.base.keys import ServicePortKey
+from meltemi.base.keys import ObjectKey, ServicePortKey
 from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan import gateways as plan_gateways
@@ -19,10 +19,11 @@ from meltemi.compile.plan.routes import default_route, table_routes
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import RouteVariant, Variant, Views
-from meltemi.flow import Fetch
+from meltemi.flow import Fetch, View
 from meltemi.model.build import SERVICE_BY_HOST, SERVICE_BY_NAMESPACE, WORKLOAD_BY_NAMESPACE, Model
 from meltemi.model.policies import choose_policy
 from meltemi.model.policy import DestinationPolicy
+from meltemi.model.route import RouteTable
 from meltemi.model.service import Port, Protocol, Resolution, Service
 
 
@@ -40,6 +41,21 @@ class Planner:
         self._model = model
         self._views = views
         self._mesh = mesh
+
+    @property
+    def reads(self) -> tuple[View[Any, Any], ...]:
+        """What planning routes of any kind may read."""
+        model = self._model
+        return (
+            model.services,
+            model.tables,
+            model.policies,
+            self._views.covering,
+            self._mesh.fields,
+        )
+
+    def table(self, fetch: Fetch, key: ObjectKey) -> RouteTable | None:
+        return fetch.get(self._model.tables, key)
 
     def settings(self, fetch: Fetch) -> MeshSettings:
         """Each field that is read of them is a dependency."""
@@ -88,7 +104,7 @@ class Planner:
         table = fetch.get(self._model.tables, variant.table) if variant.table else None
         namespace = variant.client.namespace if variant.client else variant.host.namespace
         labels = variant.client.labels if variant.client else ()
-        resolver = self._resolver(fetch, namespace, labels)
+        resolver = self.resolver(fetch, namespace, labels)
         hosts: list[tuple[str, ir.VirtualHost]] = []
         problems: dict[Problem, None] = {}
         for port in service.ports:
@@ -112,11 +128,11 @@ class Planner:
             scope,
             fetch.all(self._model.gateways),
             fetch.all(self._model.tables),
-            self._resolver(fetch, scope.namespace, scope.labels),
+            self.resolver(fetch, scope.namespace, scope.labels),
             self._target_ports(fetch, scope),
         )
 
-    def _resolver(
+    def resolver(
         self, fetch: Fetch, namespace: str, labels: tuple[tuple[str, str], ...]
     ) -> Resolver:
         root = self.settings(fetch).root_namespace
@@ -158,7 +174,11 @@ class Planner:
 
 
 def _configurations(service: Service, port: Port) -> tuple[str, ...]:
-    """The route configurations that carry a port: the port's own, or one for a sniffed port."""
-    if port.protocol is Protocol.AUTO:
-        return (names.virtual_host(service.host, port.number),)
-    return (str(port.number),)
+    """The route configurations that carry a port: the port's own, or for a sniffed port at an
+    address one of its own."""
+    if port.protocol is not Protocol.AUTO:
+        return (str(port.number),)
+    own = service.resolution is Resolution.HEADLESS or any("/" not in a for a in service.addresses)
+    shared = any("/" in a for a in service.addresses) or not own
+    found = (names.virtual_host(service.host, port.number),) if own else ()
+    return (*found, str(port.number)) if shared else found

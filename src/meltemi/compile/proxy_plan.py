@@ -8,15 +8,22 @@ from collections import defaultdict
 
 from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
+from meltemi.compile.claims import Outbound
+from meltemi.compile.plan.listeners import virtual_outbound
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
+from meltemi.compile.settings import MeshSettings
 from meltemi.compile.views import Views
 from meltemi.flow import Fetch, View
 from meltemi.model.endpoint import Endpoint
 
 
 def plan_of(
-    planner: Planner, views: Views, proxies: View[str, NodeInfo], node_id: str
+    planner: Planner,
+    views: Views,
+    outbound: Outbound,
+    proxies: View[str, NodeInfo],
+    node_id: str,
 ) -> ir.ProxyPlan | None:
     """What a connected proxy is sent, as of the last propagation; None when it is not connected."""
     node = proxies.get(node_id)
@@ -31,15 +38,25 @@ def plan_of(
             clusters |= {c.name: c for c in planner.clusters(fetch, variant)}
             endpoints |= {a.cluster: a.endpoints for a in planner.assignments(fetch, variant)}
     gateway = planner.gateway(fetch, scope) if scope.kind == "router" else None
+    settings = planner.settings_now()
     return ir.ProxyPlan(
         node=node,
-        settings=planner.settings_now(),
+        settings=settings,
         clusters=clusters,
         endpoints=endpoints,
         routes=gateway.routes if gateway else _routes(planner, views, scope, fetch),
-        listeners=gateway.listeners if gateway else (),
+        listeners=gateway.listeners if gateway else _listeners(outbound, scope, settings),
         inbound=views.inbounds.get(node_id),
     )
+
+
+def _listeners(
+    outbound: Outbound, scope: ScopeKey, settings: MeshSettings
+) -> tuple[ir.Listener, ...]:
+    """What captures a sidecar's connections first, then the listeners it hands them to."""
+    own = [slot for slot in outbound.listeners if slot.scope == scope]
+    found = [outbound.listeners.items()[slot] for slot in sorted(own)]
+    return (virtual_outbound(settings), *found)
 
 
 def _routes(
