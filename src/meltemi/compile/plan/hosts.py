@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from meltemi.compile import ir, names
+from meltemi.compile.settings import MeshSettings
 from meltemi.model.hosts import candidates, is_visible
-from meltemi.model.route import MESH, RouteTable
+from meltemi.model.route import MESH, DirectResponse, Prefix, Retry, RouteTable
 from meltemi.model.service import Service
 
 
@@ -25,6 +26,17 @@ def virtual_host(
         domains=domains(service, local=local),
         routes=tuple(routes),
     )
+
+
+def fallback_host(settings: MeshSettings) -> ir.VirtualHost:
+    """Where requests for unknown hosts go: on to the address the client chose, or refused."""
+    action: ir.Forward | DirectResponse = DirectResponse(502)
+    name = names.BLOCK_ALL
+    if settings.allow_any:
+        name = names.ALLOW_ANY
+        through = ir.WeightedCluster(names.PASSTHROUGH, 100)
+        action = ir.Forward((through,), None, None, Retry(attempts=0))
+    return ir.VirtualHost(name, ("*",), (ir.Route(name, ir.Match(Prefix("/")), action),))
 
 
 def table_for(
