@@ -397,14 +397,28 @@ class GatewayPort(Api, frozen=True):
     target_port: int = 0
 
 
+class TLSCertificate(Api, frozen=True):
+    """A certificate as files in the gateway's own file system."""
+
+    server_certificate: str = ""
+    private_key: str = ""
+    ca_certificates: str = ""
+
+
 class ServerTLSSettings(Api, frozen=True):
     https_redirect: bool = False
     mode: str = "PASSTHROUGH"
     server_certificate: str = ""
     private_key: str = ""
     ca_certificates: str = ""
+    ca_crl: str = ""
+    tls_certificates: tuple[TLSCertificate, ...] = ()
     credential_name: str = ""
+    credential_names: tuple[str, ...] = ()
+    ca_cert_credential_name: str = ""
     subject_alt_names: tuple[str, ...] = ()
+    verify_certificate_spki: tuple[str, ...] = ()
+    verify_certificate_hash: tuple[str, ...] = ()
     min_protocol_version: str = "TLS_AUTO"
     max_protocol_version: str = "TLS_AUTO"
     cipher_suites: tuple[str, ...] = ()
@@ -415,6 +429,7 @@ class Server(Api, frozen=True):
     bind: str = ""
     hosts: tuple[str, ...] = ()
     tls: ServerTLSSettings | None = None
+    default_endpoint: str = ""
     name: str = ""
 
 

@@ -16,6 +16,7 @@ from meltemi.base.resource import (
     ENDPOINT,
     LISTENER,
     ROUTE,
+    SECRET,
     Change,
     ProxyView,
     Resource,
@@ -25,8 +26,7 @@ from meltemi.base.resource import (
 from meltemi.compile.claims import Outbound
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
-from meltemi.compile.plan.hosts import fallback_host
-from meltemi.compile.scope import ScopeKey
+from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.settings import MESH, MeshSettings
 from meltemi.compile.views import Pair, Views
 from meltemi.flow import View
@@ -82,6 +82,9 @@ class Assembler:
         for scope in changes.get(sealed.gateways, ()):
             found = sealed.gateways.get(scope) or ()
             self._contribute(scope, "gateway", scope.owner, found)
+        for key in changes.get(sealed.secrets, ()):
+            found = sealed.secrets.get(key) or ()
+            self._contribute(key.kind, key, _secrets_of(key.namespace), found)
         self._pairs(changes)
         self._listeners(changes)
         for pair in self._route_pairs(changes):
@@ -98,7 +101,7 @@ class Assembler:
         settings = self._mesh.get(MESH) or MeshSettings()
         self._contribute(COMMON, "common", COMMON, self._sealed.common.get(MESH) or ())
         self._fallback = envoy_routes.element(
-            self._kit, envoy_routes.virtual_host(self._kit, fallback_host(settings))
+            self._kit, envoy_routes.fallback_host(self._kit, settings)
         )
         for owner, scope in self._owners.items():
             if isinstance(owner, ScopeKey):
@@ -200,6 +203,13 @@ class Assembler:
             SetKey(LISTENER, shared),
             SetKey(ROUTE, shared),
         ]
+        if READS_SECRETS in scope.traits:
+            sets.append(SetKey(SECRET, _secrets_of(scope.namespace)))
         if scope.kind == "sidecar":
             sets += [SetKey(LISTENER, COMMON), SetKey(CLUSTER, node), SetKey(LISTENER, node)]
         return ProxyView(node, tuple(sets))
+
+
+def _secrets_of(namespace: str) -> str:
+    """The owner of a namespace's secrets: in the view only of who may read them."""
+    return f"secrets/{namespace}"

@@ -11,7 +11,6 @@ import msgspec
 
 from meltemi.api.networking import Tunnel
 from meltemi.base.keys import ObjectKey
-from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.endpoint import Endpoint
@@ -273,9 +272,11 @@ class ServerTls(msgspec.Struct, frozen=True):
     """Names of secrets with certificate and key; several: RSA and ECDSA side by side."""
     authority: str = ""
     """The name of the secret with the clients' CA."""
-    files: tuple[str, str] | None = None
-    """Certificate chain and key as paths in the proxy, instead of `credentials`."""
+    files: tuple[tuple[str, str], ...] = ()
+    """Certificate chains and keys as paths in the proxy, instead of `credentials`."""
     authority_file: str = ""
+    revoked_file: str = ""
+    """A certificate revocation list."""
     alpn: tuple[str, ...] = ("h2", "http/1.1")
     min_version: str = ""
     """`TLSV1_2` and so on; empty: the default."""
@@ -369,5 +370,3 @@ class ProxyPlan(msgspec.Struct, frozen=True):
     listeners: tuple[Listener, ...] = ()
     """A gateway's servers, or a sidecar's outbound side."""
     inbound: Inbound | None = None
-    problems: tuple[Problem, ...] = ()
-    """What was wrong with objects on the way to this plan."""

@@ -4,7 +4,7 @@ The graph seals what these functions return, and `plan_of` shows the same to the
 is no second way to a plan.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meltemi.base.keys import ObjectKey, ServicePortKey
@@ -14,13 +14,21 @@ from meltemi.compile.plan import gateways as plan_gateways
 from meltemi.compile.plan.clusters import clusters, in_subset
 from meltemi.compile.plan.destinations import Client, Resolver
 from meltemi.compile.plan.hosts import virtual_host
-from meltemi.compile.plan.inbound import selects, target_port
 from meltemi.compile.plan.routes import default_route, table_routes
-from meltemi.compile.scope import ScopeKey
+from meltemi.compile.plan.secrets import Secrets, Served, served
+from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import RouteVariant, Variant, Views
 from meltemi.flow import Fetch, View
-from meltemi.model.build import SERVICE_BY_HOST, SERVICE_BY_NAMESPACE, WORKLOAD_BY_NAMESPACE, Model
+from meltemi.model.build import (
+    SERVICE_BY_HOST,
+    SERVICE_BY_NAMESPACE,
+    TABLE_BY_GATEWAY,
+    WORKLOAD_BY_NAMESPACE,
+    Model,
+)
+from meltemi.model.credential import Credential
+from meltemi.model.gateway import INGRESS
 from meltemi.model.policies import choose_policy
 from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import RouteTable
@@ -126,11 +134,31 @@ class Planner:
         """All listeners and route configurations of a gateway scope."""
         return plan_gateways.plan(
             scope,
-            fetch.all(self._model.gateways),
-            fetch.all(self._model.tables),
+            (*fetch.all(self._model.gateways), *fetch.all(self._model.ingress_gateways)),
+            self._tables_of(fetch),
             self.resolver(fetch, scope.namespace, scope.labels),
             self._target_ports(fetch, scope),
+            self._secrets(fetch, scope),
         )
+
+    def _tables_of(self, fetch: Fetch) -> Callable[[str], Sequence[RouteTable]]:
+        def tables(gateway: str) -> Sequence[RouteTable]:
+            if gateway == INGRESS:
+                return fetch.all(self._model.ingress_tables)
+            return fetch.by(self._model.tables, TABLE_BY_GATEWAY, gateway)
+
+        return tables
+
+    def _secrets(self, fetch: Fetch, scope: ScopeKey) -> Secrets:
+        return Secrets(
+            namespace=scope.namespace,
+            may_read=READS_SECRETS in scope.traits,
+            lookup=lambda key: fetch.get(self._model.credentials, key),
+            fault=lambda key: fetch.get(self._model.credential_faults, key),
+        )
+
+    def served_secrets(self, fetch: Fetch, key: ObjectKey, credential: Credential) -> Served:
+        return served(key, credential, lambda k: fetch.get(self._model.credentials, k))
 
     def resolver(
         self, fetch: Fetch, namespace: str, labels: tuple[tuple[str, str], ...]
@@ -157,20 +185,29 @@ class Planner:
 
         return Resolver(service, policy)
 
-    def _target_ports(self, fetch: Fetch, scope: ScopeKey) -> Mapping[int, int]:
+    def _target_ports(self, fetch: Fetch, scope: ScopeKey) -> Mapping[int, Sequence[int]]:
         """Service ports to pod ports, by the Services that select the scope's pods."""
-        labels = dict(scope.labels)
-        pods = [
-            w
-            for w in fetch.by(self._model.workloads, WORKLOAD_BY_NAMESPACE, scope.namespace)
-            if labels.items() <= w.labels.items()
-        ]
-        ports: dict[int, int] = {}
+        labels = dict(scope.labels).items()
+        ports: dict[int, list[int]] = {}
         for service in fetch.by(self._model.services, SERVICE_BY_NAMESPACE, scope.namespace):
-            for pod in pods[:1]:
-                if selects(service, pod):
-                    ports |= {p.number: target_port(p, pod) or p.number for p in service.ports}
+            if not service.selector or not service.selector.items() <= labels:
+                continue
+            for port in service.ports:
+                target = port.target
+                if isinstance(target, str):
+                    target = self._named_port(fetch, scope, target) or port.number
+                there = ports.setdefault(port.number, [])
+                if target not in there:
+                    there.append(target)
         return ports
+
+    def _named_port(self, fetch: Fetch, scope: ScopeKey, name: str) -> int:
+        """A container's port by its name; the scope's pods are alike."""
+        labels = dict(scope.labels).items()
+        for pod in fetch.by(self._model.workloads, WORKLOAD_BY_NAMESPACE, scope.namespace):
+            if labels <= pod.labels.items() and name in pod.container_ports:
+                return pod.container_ports[name]
+        return 0
 
 
 def _configurations(service: Service, port: Port) -> tuple[str, ...]:

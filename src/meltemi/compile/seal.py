@@ -3,14 +3,25 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Outcome
-from meltemi.base.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, NodeInfo, Resource, seal
+from meltemi.base.resource import (
+    CLUSTER,
+    ENDPOINT,
+    LISTENER,
+    ROUTE,
+    SECRET,
+    NodeInfo,
+    Resource,
+    seal,
+)
 from meltemi.compile import ir
 from meltemi.compile.envoy import clusters as envoy_clusters
 from meltemi.compile.envoy import inbound as envoy_inbound
 from meltemi.compile.envoy import listeners as envoy_listeners
 from meltemi.compile.envoy import outbound as envoy_outbound
 from meltemi.compile.envoy import routes as envoy_routes
+from meltemi.compile.envoy import secrets as envoy_secrets
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.plan.listeners import virtual_outbound
 from meltemi.compile.planner import Planner
@@ -18,6 +29,7 @@ from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import MeshSettings
 from meltemi.compile.views import RouteVariant, Variant
 from meltemi.flow import Fetch, View
+from meltemi.model.credential import Credential
 
 Resources = tuple[Resource, ...]
 
@@ -122,6 +134,22 @@ class Sealer:
             body = envoy_routes.configuration(self._kit, name, pieces)
             sealed.append(seal(ROUTE, name, body))
         return {scope: Outcome(tuple(sealed), plan.problems)}
+
+    def secrets(
+        self, fetch: Fetch, key: ObjectKey, credential: Credential
+    ) -> Mapping[ObjectKey, Outcome[Resources]]:
+        """A Secret under every name that gateways of its namespace may ask for."""
+        found = self._planner.served_secrets(fetch, key, credential)
+        sealed = [
+            _seal(SECRET, name, envoy_secrets.authority(self._kit, name, credential))
+            for name in found.authority
+        ]
+        if credential.pair is not None:
+            sealed += [
+                _seal(SECRET, name, envoy_secrets.certificate(self._kit, name, credential.pair))
+                for name in found.certificate
+            ]
+        return {key: Outcome(tuple(sealed))}
 
 
 def _seal(type_url: str, name: str, message: Any) -> Resource:

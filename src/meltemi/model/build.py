@@ -7,11 +7,14 @@ from meltemi.api import core
 from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Outcome
 from meltemi.flow import Fetch, Graph, Index, View
+from meltemi.model.credential import Credential
+from meltemi.model.credentials import credentials, faults
 from meltemi.model.endpoint import EndpointSet
 from meltemi.model.endpoints import EndpointJoin
 from meltemi.model.gateway import GatewayDef
 from meltemi.model.gateways import gateway_from_object
 from meltemi.model.inbound import inbound_tls
+from meltemi.model.ingresses import RULES_BY_HOST, Ingresses, table_of_host
 from meltemi.model.mesh import MESH, ExportDefaults, exported
 from meltemi.model.objects import BY_NAMESPACE, Objects, host_of_rule
 from meltemi.model.policies import PolicyKey, merged_policy
@@ -32,7 +35,7 @@ SERVICE_BY_NAMESPACE: Index[Service] = Index("namespace", lambda s: (s.namespace
 WORKLOAD_BY_ADDRESS: Index[Workload] = Index("address", lambda w: (w.address,))
 WORKLOAD_BY_NAMESPACE: Index[Workload] = Index("namespace", lambda w: (w.key.namespace,))
 TABLE_BY_HOST: Index[RouteTable] = Index("host", lambda t: t.hosts)
-TABLE_BY_GATEWAY: Index[RouteTable] = Index("gateway", lambda t: t.gateways)
+TABLE_BY_GATEWAY: Index[RouteTable] = Index("gateway", lambda t: t.named_gateways)
 POLICY_BY_HOST: Index[DestinationPolicy] = Index("host", lambda p: (p.host,))
 
 
@@ -46,6 +49,12 @@ class Model(NamedTuple):
     tables: View[ObjectKey, RouteTable]
     policies: View[PolicyKey, DestinationPolicy]
     gateways: View[ObjectKey, GatewayDef]
+    ingress_gateways: View[ObjectKey, GatewayDef]
+    ingress_tables: View[str, RouteTable]
+    """By host."""
+    credentials: View[ObjectKey, Credential]
+    credential_faults: View[ObjectKey, str]
+    """Why a Secret that is meant for TLS cannot be used as it is now."""
 
 
 class Domain(NamedTuple):
@@ -91,6 +100,18 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         ),
         reads=(objects.peer_authentications,),
     )
+    ingresses = Ingresses(objects.ingress_classes, services, domain.cluster)
+    ingress_rules = graph.derive(
+        "ingress rules",
+        objects.ingresses,
+        ingresses.rules,
+        reads=(objects.ingress_classes, services),
+        indexes=(RULES_BY_HOST,),
+    )
+    ingress_hosts = graph.distinct(
+        "ingress hosts",
+        graph.derive("hosts of ingress rules", ingress_rules, lambda _f, k, _r: _one(k.host, k)),
+    )
     join = EndpointJoin(objects.slices, workloads, WORKLOAD_BY_ADDRESS, tls)
     return Model(
         services=services,
@@ -131,6 +152,20 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
             objects.gateways,
             lambda _f, key, obj: _one(gateway_from_object(obj), key),
         ),
+        ingress_gateways=graph.derive(
+            "ingress gateways",
+            objects.ingresses,
+            ingresses.gateway,
+            reads=(objects.ingress_classes,),
+        ),
+        ingress_tables=graph.derive(
+            "ingress tables",
+            ingress_hosts,
+            lambda fetch, host, _h: table_of_host(fetch, host, ingress_rules),
+            reads=(ingress_rules,),
+        ),
+        credentials=graph.derive("credentials", objects.raw["Secret"], credentials),
+        credential_faults=graph.derive("credential faults", objects.raw["Secret"], faults),
     )
 
 

@@ -60,6 +60,8 @@ class HttpMatch(msgspec.Struct, frozen=True):
     source_namespace: str = ""
     gateways: tuple[str, ...] = ()
     """`mesh` or `namespace/name`; empty: the table's. Set, source conditions are not tested."""
+    field: str = ""
+    """Where the match stands; empty: `match[i]` of its rule."""
 
 
 class HeaderEdits(msgspec.Struct, frozen=True):
@@ -185,6 +187,8 @@ class HttpRule(msgspec.Struct, frozen=True):
     mirrors: tuple[Mirror, ...] = ()
     cors: Cors | None = None
     headers: HeaderEdits = HeaderEdits()
+    source: ObjectKey | None = None
+    """The object the rule stands in; None: the table's own."""
 
 
 class L4Match(msgspec.Struct, frozen=True):
@@ -217,3 +221,15 @@ class RouteTable(msgspec.Struct, frozen=True):
     @property
     def namespace(self) -> str:
         return self.source.namespace
+
+    @property
+    def named_gateways(self) -> frozenset[str]:
+        """The gateways it is for, those of single matches too."""
+        named = (
+            gateway
+            for rules in (self.http, self.tls, self.tcp)
+            for rule in rules
+            for match in rule.matches
+            for gateway in match.gateways
+        )
+        return frozenset((*self.gateways, *named))

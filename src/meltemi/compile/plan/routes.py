@@ -80,8 +80,8 @@ class _Planner:
                     headers=_without_host(rule.headers),
                     fault=rule.fault,
                     cors=rule.cors,
-                    source=self._table.source,
-                    path=f"{rule.path}.match[{i}]" if rule.matches else rule.path,
+                    source=rule.source or self._table.source,
+                    path=match.field or (f"{rule.path}.match[{i}]" if rule.matches else rule.path),
                 )
 
     def _applies(self, match: HttpMatch) -> bool:
@@ -98,7 +98,7 @@ class _Planner:
         action = rule.action
         if not isinstance(action, Forward):
             return action
-        places = [self._place(w.target) for w in action.destinations]
+        places = [self._place(w.target, rule) for w in action.destinations]
         clusters = tuple(
             ir.WeightedCluster(place.cluster, w.weight, _without_host(w.headers))
             for w, place in zip(action.destinations, places, strict=True)
@@ -109,12 +109,12 @@ class _Planner:
             rewrite=_rewrite(rule, match, action.destinations),
             timeout=rule.timeout,
             retry=rule.retry,
-            mirrors=tuple((self._place(m.target).cluster, m.percent) for m in rule.mirrors),
+            mirrors=tuple((self._place(m.target, rule).cluster, m.percent) for m in rule.mirrors),
             hashes=tuple(hashes),
         )
 
-    def _place(self, target: Target) -> Place:
-        return self._destinations.place(target, self._table.source)
+    def _place(self, target: Target, rule: HttpRule) -> Place:
+        return self._destinations.place(target, rule.source or self._table.source)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
