@@ -9,6 +9,14 @@ import msgspec
 
 from meltemi.api.meta import Api, Duration, LabelSelector, Object
 
+GRPC_STATUSES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+    "UNAUTHENTICATED",
+)  # fmt: skip
+"""gRPC's status codes by their names; the position is the number."""
+
 
 class StringMatch(Api, frozen=True):
     """At most one is set; none set means the value must be present."""
@@ -168,6 +176,7 @@ class HTTPRoute(Api, frozen=True):
 
 class L4MatchAttributes(Api, frozen=True):
     destination_subnets: tuple[str, ...] = ()
+    source_subnet: str = ""
     port: int = 0
     source_labels: Mapping[str, str] = {}
     source_namespace: str = ""

@@ -16,6 +16,7 @@ from meltemi.compile.settings import MeshSettings
 from meltemi.model.endpoint import Endpoint
 from meltemi.model.policy import Blocks
 from meltemi.model.route import (
+    ClaimMatch,
     Cors,
     DirectResponse,
     Fault,
@@ -88,6 +89,7 @@ class Match(msgspec.Struct, frozen=True):
     ignore_case: bool = False
     headers: tuple[NamedMatch, ...] = ()
     """Pseudo-headers too."""
+    claims: tuple[ClaimMatch, ...] = ()
     query: tuple[NamedMatch, ...] = ()
 
 
@@ -95,6 +97,8 @@ class WeightedCluster(msgspec.Struct, frozen=True):
     cluster: str
     weight: int
     headers: HeaderEdits = HeaderEdits()
+    authority: str = ""
+    """Stands for the request's host; empty: as the route says."""
 
 
 class L4Forward(msgspec.Struct, frozen=True):
@@ -133,6 +137,8 @@ class HashPolicy(msgspec.Struct, frozen=True):
     cookie: str = ""
     cookie_path: str = ""
     cookie_ttl: datetime.timedelta | None = None
+    """None: a request without the cookie gets none, and is not hashed."""
+    cookie_attributes: tuple[tuple[str, str], ...] = ()
     source: bool = False
 
 
@@ -156,6 +162,8 @@ class Route(msgspec.Struct, frozen=True):
     source: ObjectKey | None = None
     path: str = ""
     """The field of `source` the route comes from; empty for defaults."""
+    stat_prefix: str = ""
+    """Gives the route statistics of its own."""
     operation: str = ""
     """What traces call it; empty: by the request."""
 

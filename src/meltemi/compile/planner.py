@@ -31,7 +31,8 @@ from meltemi.model.credential import Credential
 from meltemi.model.gateway import INGRESS
 from meltemi.model.policies import choose_policy
 from meltemi.model.policy import DestinationPolicy
-from meltemi.model.route import RouteTable
+from meltemi.model.route import DEFAULT_RETRY, RouteTable
+from meltemi.model.rules import retry_from_api
 from meltemi.model.service import Port, Protocol, Resolution, Service
 
 
@@ -124,8 +125,7 @@ class Planner:
                 routes = planned.routes
                 problems |= dict.fromkeys(planned.problems)
             else:
-                hashes = resolver.hashes(service.host, "", port.number)
-                routes = (default_route(service.host, port.number, hashes),)
+                routes = (default_route(service.host, port.number, resolver),)
             host = virtual_host(service, port.number, routes, local=variant.local)
             hosts += [(name, host) for name in _configurations(service, port)]
         return HostsPlan(tuple(hosts), tuple(problems))
@@ -183,7 +183,9 @@ class Planner:
             )
             return fetch.get(self._model.policies, key) if key else None
 
-        return Resolver(service, policy)
+        declared = self.settings(fetch).default_retry
+        retry = DEFAULT_RETRY if declared is None else retry_from_api(declared)
+        return Resolver(service, policy, retry)
 
     def _target_ports(self, fetch: Fetch, scope: ScopeKey) -> Mapping[int, Sequence[int]]:
         """Service ports to pod ports, by the Services that select the scope's pods."""

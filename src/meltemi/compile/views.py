@@ -15,7 +15,6 @@ from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Outcome
 from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
-from meltemi.compile.plan.hosts import table_for
 from meltemi.compile.plan.inbound import inbound as plan_inbound
 from meltemi.compile.scope import ScopeKey, labels_of_policy, labels_of_table, scope_of
 from meltemi.compile.settings import MESH, Mesh, MeshSettings
@@ -27,6 +26,7 @@ from meltemi.model.policies import PolicyKey, choose_policy, policies_over
 from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import Forward, RouteTable
 from meltemi.model.service import Resolution, Service
+from meltemi.model.tables import table_for
 from meltemi.model.tls import InboundTls, Mode
 from meltemi.model.workload import Workload
 

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from typing import NamedTuple, TypeVar
 
 from meltemi.api import core
+from meltemi.api.networking import VirtualService
 from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Outcome
 from meltemi.flow import Fetch, Graph, Index, View
@@ -22,7 +23,7 @@ from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import RouteTable
 from meltemi.model.service import Service
 from meltemi.model.services import service_from_object
-from meltemi.model.tables import table_from_virtual_service
+from meltemi.model.tables import host_conflicts, table_from_virtual_service
 from meltemi.model.tls import InboundTls
 from meltemi.model.workload import Workload
 from meltemi.model.workloads import workload_from_pod
@@ -112,6 +113,34 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         "ingress hosts",
         graph.derive("hosts of ingress rules", ingress_rules, lambda _f, k, _r: _one(k.host, k)),
     )
+    tables = graph.derive(
+        "route tables",
+        objects.virtual_services,
+        lambda fetch, key, obj: {
+            key: table_from_virtual_service(
+                exported(obj, defaults(fetch)),
+                domain.cluster,
+                lambda delegate: _delegate(fetch, objects, delegate, defaults(fetch)),
+            )
+        },
+        reads=(objects.virtual_services, objects.mesh.exports),
+        indexes=(TABLE_BY_HOST, TABLE_BY_GATEWAY),
+    )
+    graph.derive(
+        "host conflicts",
+        tables,
+        lambda fetch, key, table: {
+            key: Outcome(
+                True,
+                tuple(
+                    host_conflicts(
+                        table, [t for h in table.hosts for t in fetch.by(tables, TABLE_BY_HOST, h)]
+                    )
+                ),
+            )
+        },
+        reads=(tables,),
+    )
     join = EndpointJoin(objects.slices, workloads, WORKLOAD_BY_ADDRESS, tls)
     return Model(
         services=services,
@@ -120,15 +149,7 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
             "endpoints", services, join.endpoint_sets, reads=(objects.slices, workloads, tls)
         ),
         inbound_tls=tls,
-        tables=graph.derive(
-            "route tables",
-            objects.virtual_services,
-            lambda fetch, key, obj: _one(
-                table_from_virtual_service(exported(obj, defaults(fetch)), domain.cluster), key
-            ),
-            reads=(objects.mesh.exports,),
-            indexes=(TABLE_BY_HOST, TABLE_BY_GATEWAY),
-        ),
+        tables=tables,
         policies=graph.derive(
             "destination policies",
             objects.destination_rules,
@@ -167,6 +188,13 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         credentials=graph.derive("credentials", objects.raw["Secret"], credentials),
         credential_faults=graph.derive("credential faults", objects.raw["Secret"], faults),
     )
+
+
+def _delegate(
+    fetch: Fetch, objects: Objects, key: ObjectKey, defaults: ExportDefaults | None
+) -> VirtualService | None:
+    found = fetch.get(objects.virtual_services, key)
+    return exported(found, defaults) if found is not None else None
 
 
 def _service(obj: core.Service, domain: Domain) -> dict[HostKey, Outcome[Service]]:

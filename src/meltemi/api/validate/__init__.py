@@ -15,7 +15,8 @@ from meltemi.api.validate.gateway import gateway, gateway_ignored
 from meltemi.api.validate.ingress import ingress
 from meltemi.api.validate.peer_authentication import peer_authentication
 from meltemi.api.validate.virtual_service import virtual_service
-from meltemi.api.validate.words import Finding
+from meltemi.api.validate.words import Advice, Finding
+from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Problem, Severity
 
 __all__ = ["validate"]
@@ -37,8 +38,8 @@ def validate(obj: Object) -> tuple[Problem, ...]:
         case _:
             return ()
     return (
-        *(Problem(Code.BAD_VALUE, Severity.ERROR, obj.key, *finding) for finding in findings),
-        *(Problem(Code.NOT_SUPPORTED, Severity.WARNING, obj.key, *found) for found in ignored(obj)),
+        *(_problem(obj.key, finding) for finding in findings),
+        *(_problem(obj.key, Advice(*finding)) for finding in ignored(obj)),
     )
 
 
@@ -47,3 +48,10 @@ def ignored(obj: Object) -> Iterator[Finding]:
     match obj:
         case net.Gateway():
             yield from gateway_ignored(obj.spec)
+
+
+def _problem(about: ObjectKey, finding: Finding) -> Problem:
+    if isinstance(finding, Advice):
+        return Problem(finding.code, Severity.WARNING, about, finding.path, finding.message)
+    path, message = finding
+    return Problem(Code.BAD_VALUE, Severity.ERROR, about, path, message)

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 from meltemi.compile import ir, names
-from meltemi.model.hosts import candidates, is_visible
-from meltemi.model.route import MESH, RouteTable
 from meltemi.model.service import Service
 
 
@@ -25,17 +23,3 @@ def virtual_host(
         domains=domains(service, local=local),
         routes=tuple(routes),
     )
-
-
-def table_for(
-    host: str, tables: Sequence[RouteTable], namespace: str, gateway: str = MESH
-) -> RouteTable | None:
-    """The table a client in `namespace` applies: the most specific host, then the oldest."""
-    visible = [
-        t for t in tables if gateway in t.named_gateways and is_visible(t.export_to, namespace)
-    ]
-    for name in candidates(host):
-        fitting = [t for t in visible if name in t.hosts]
-        if fitting:
-            return min(fitting, key=lambda t: t.created)
-    return None
