@@ -26,6 +26,7 @@ from meltemi.base.resource import (
 from meltemi.compile.claims import Outbound
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
+from meltemi.compile.plan.hosts import fallback_host
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.settings import MESH, MeshSettings
 from meltemi.compile.views import Pair, Views
@@ -101,7 +102,7 @@ class Assembler:
         settings = self._mesh.get(MESH) or MeshSettings()
         self._contribute(COMMON, "common", COMMON, self._sealed.common.get(MESH) or ())
         self._fallback = envoy_routes.element(
-            self._kit, envoy_routes.fallback_host(self._kit, settings)
+            self._kit, envoy_routes.virtual_host(self._kit, fallback_host(settings))
         )
         for owner, scope in self._owners.items():
             if isinstance(owner, ScopeKey):

@@ -7,14 +7,12 @@ from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import Change, NodeInfo, Resource
 from meltemi.compile import ir
 from meltemi.compile.assemble import Assembler
-from meltemi.compile.claims import Outbound, outbound
 from meltemi.compile.envoy.kit import Kit
-from meltemi.compile.planner import Planner
-from meltemi.compile.proxy_plan import plan_of
+from meltemi.compile.proxy_plan import Planning, planning
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.seal import HostPieces, Resources, Sealer
-from meltemi.compile.settings import Mesh, MeshSettings
-from meltemi.compile.views import RouteVariant, Variant, Views, views
+from meltemi.compile.settings import MeshSettings
+from meltemi.compile.views import RouteVariant, Variant
 from meltemi.flow import Distinct, Graph, Source, View
 from meltemi.model.build import Model
 from meltemi.protos import Protos
@@ -38,25 +36,12 @@ class Sealed(NamedTuple):
 class Compiled:
     """The compiler's end: what changed for whom."""
 
-    def __init__(
-        self,
-        planner: Planner,
-        planned: Views,
-        leaving: Outbound,
-        sealed: Sealed,
-        assembler: Assembler,
-        proxies: View[str, NodeInfo],
-    ) -> None:
-        self.views = planned
-        self.outbound = leaving
+    def __init__(self, plans: Planning, sealed: Sealed, assembler: Assembler) -> None:
+        self.plans = plans
+        self.views = plans.views
+        self.outbound = plans.outbound
         self.sealed = sealed
-        self._planner = planner
         self._assembler = assembler
-        self._proxies = proxies
-
-    def plan_of(self, node_id: str) -> ir.ProxyPlan | None:
-        """What a connected proxy is sent, before it is written down; None: it is not connected."""
-        return plan_of(self._planner, self.views, self.outbound, self._proxies, node_id)
 
     def change(self, changes: Mapping[View[Any, Any], Iterable[Any]], revision: int) -> Change:
         """What one propagation means for xDS."""
@@ -71,15 +56,13 @@ def compile_views(
     protos: Protos,
 ) -> Compiled:
     """Add the compiler to the graph."""
-    mesh = Mesh(graph, settings)
-    planned = views(graph, model, proxies, mesh)
+    plans = planning(graph, model, proxies, settings)
+    mesh, planned, planner, leaving, _ = plans
     kit = Kit(protos)
-    planner = Planner(model, planned, mesh)
     sealer = Sealer(kit, planner)
     sealer.know(proxies)
     variants = graph.distinct("policy variants", planned.choices)
     route_variants = graph.distinct("route variants", planned.routes)
-    leaving = outbound(graph, model, planner, planned.routes)
     sealed = Sealed(
         clusters=graph.derive(
             "sealed clusters",
@@ -131,4 +114,4 @@ def compile_views(
         route_variants=route_variants,
     )
     assembler = Assembler(kit, planned, leaving, sealed, settings)
-    return Compiled(planner, planned, leaving, sealed, assembler, proxies)
+    return Compiled(plans, sealed, assembler)

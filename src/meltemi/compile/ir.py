@@ -11,6 +11,7 @@ import msgspec
 
 from meltemi.api.networking import Tunnel
 from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.endpoint import Endpoint
@@ -378,3 +379,5 @@ class ProxyPlan(msgspec.Struct, frozen=True):
     listeners: tuple[Listener, ...] = ()
     """A gateway's servers, or a sidecar's outbound side."""
     inbound: Inbound | None = None
+    problems: tuple[Problem, ...] = ()
+    """What was wrong with objects on the way to this plan."""

@@ -18,7 +18,7 @@ from meltemi.compile import ir
 from meltemi.compile.plan.inbound import inbound as plan_inbound
 from meltemi.compile.scope import ScopeKey, labels_of_policy, labels_of_table, scope_of
 from meltemi.compile.settings import MESH, Mesh, MeshSettings
-from meltemi.flow import Fetch, Graph, Source, View
+from meltemi.flow import Fetch, Graph, View
 from meltemi.model.build import POLICY_BY_HOST, SERVICE_BY_NAMESPACE, TABLE_BY_HOST, Model
 from meltemi.model.endpoint import EndpointSet
 from meltemi.model.hosts import candidates, is_visible
@@ -87,7 +87,7 @@ class Views(NamedTuple):
 def views(
     graph: Graph,
     model: Model,
-    proxies: Source[str, NodeInfo],
+    proxies: View[str, NodeInfo],
     mesh: Mesh,
 ) -> Views:
     """Add the planning views to the graph."""

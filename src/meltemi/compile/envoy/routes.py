@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from meltemi.api.networking import GRPC_STATUSES
-from meltemi.compile import ir, names
+from meltemi.compile import ir
 from meltemi.compile.envoy.kit import Kit, set_duration, set_fraction, set_matcher
-from meltemi.compile.settings import MeshSettings
 from meltemi.model.route import (
     ClaimMatch,
     Cors,
@@ -40,18 +39,6 @@ def virtual_host(kit: Kit, plan: ir.VirtualHost) -> Any:
     for route in plan.routes:
         _route(kit, message.routes.add(), route)
     return message
-
-
-def fallback_host(kit: Kit, settings: MeshSettings) -> Any:
-    """Where requests for unknown hosts go: on to the address the client chose, or refused."""
-    if settings.allow_any:
-        forward = ir.Forward(
-            (ir.WeightedCluster(names.PASSTHROUGH, 100),), None, None, Retry(attempts=0)
-        )
-        route = ir.Route(names.ALLOW_ANY, ir.Match(Prefix("/")), forward)
-        return virtual_host(kit, ir.VirtualHost(names.ALLOW_ANY, ("*",), (route,)))
-    route = ir.Route(names.BLOCK_ALL, ir.Match(Prefix("/")), DirectResponse(502))
-    return virtual_host(kit, ir.VirtualHost(names.BLOCK_ALL, ("*",), (route,)))
 
 
 def configuration(kit: Kit, name: str, hosts: Iterable[bytes], *, validate: bool = False) -> bytes:

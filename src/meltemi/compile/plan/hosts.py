@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from meltemi.compile import ir, names
+from meltemi.compile.settings import MeshSettings
+from meltemi.model.route import DirectResponse, Prefix, Retry
 from meltemi.model.service import Service
 
 
@@ -23,3 +25,14 @@ def virtual_host(
         domains=domains(service, local=local),
         routes=tuple(routes),
     )
+
+
+def fallback_host(settings: MeshSettings) -> ir.VirtualHost:
+    """Where requests for unknown hosts go: on to the address the client chose, or refused."""
+    action: ir.Forward | DirectResponse = DirectResponse(502)
+    name = names.BLOCK_ALL
+    if settings.allow_any:
+        name = names.ALLOW_ANY
+        through = ir.WeightedCluster(names.PASSTHROUGH, 100)
+        action = ir.Forward((through,), None, None, Retry(attempts=0))
+    return ir.VirtualHost(name, ("*",), (ir.Route(name, ir.Match(Prefix("/")), action),))
