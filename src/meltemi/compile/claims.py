@@ -46,8 +46,8 @@ class Outbound(NamedTuple):
 def outbound(
     graph: Graph, model: Model, planner: Planner, routes: View[Pair, RouteVariant]
 ) -> Outbound:
-    """Add claims and listeners to the graph. `routes`: the table each pair applies."""
-    maker = _Maker(model, planner, routes)
+    """Add claims and listeners to the graph. `routes` has the pairs of sidecars."""
+    maker = _Maker(model, planner)
     claims = graph.derive(
         "listener claims",
         routes,
@@ -64,16 +64,15 @@ def outbound(
         "outbound listeners",
         slots,
         maker.listener,
-        reads=(claims, routes, *planner.reads),
+        reads=(claims, *planner.reads),
     )
     return Outbound(claims, listeners, graph.distinct("different listeners", listeners))
 
 
 class _Maker:
-    def __init__(self, model: Model, planner: Planner, routes: View[Pair, RouteVariant]) -> None:
+    def __init__(self, model: Model, planner: Planner) -> None:
         self._model = model
         self._planner = planner
-        self._routes = routes
 
     _claims: View[ClaimKey, Claim]
 
@@ -149,12 +148,12 @@ class _Maker:
             return ()
         scope = claim.slot.scope
         resolver = self._planner.resolver(fetch, scope.namespace, scope.labels)
-        variant = fetch.get(self._routes, Pair(scope, claim.host))
-        table = self._planner.table(fetch, variant.table) if variant and variant.table else None
+        opaque = claim.protocol is Protocol.TLS
+        layer = "tls" if opaque else "tcp"
+        table = self._planner.l4_table(fetch, claim.host, scope.namespace, layer)
         routes: tuple[ir.L4Route, ...] = ()
         if table is not None:
             client = Client("mesh", scope.namespace, scope.labels, claim.port)
-            opaque = claim.protocol is Protocol.TLS
             planned = (tls_routes if opaque else tcp_routes)(table, client, resolver)
             routes = planned.routes
             problems += planned.problems

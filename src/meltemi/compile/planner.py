@@ -7,7 +7,7 @@ is no second way to a plan.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meltemi.base.keys import ObjectKey, ServicePortKey
+from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey
 from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan import gateways as plan_gateways
@@ -34,6 +34,7 @@ from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import DEFAULT_RETRY, RouteTable
 from meltemi.model.rules import retry_from_api
 from meltemi.model.service import Port, Protocol, Resolution, Service
+from meltemi.model.tables import table_for
 
 
 class HostsPlan(NamedTuple):
@@ -63,8 +64,12 @@ class Planner:
             self._mesh.fields,
         )
 
-    def table(self, fetch: Fetch, key: ObjectKey) -> RouteTable | None:
-        return fetch.get(self._model.tables, key)
+    def l4_table(
+        self, fetch: Fetch, host: HostKey, namespace: str, layer: str
+    ) -> RouteTable | None:
+        """The table whose `tls` or `tcp` rules a client applies to a service."""
+        covering = fetch.get(self._views.covering, host)
+        return table_for(host.host, covering.tables, namespace, layer) if covering else None
 
     def settings(self, fetch: Fetch) -> MeshSettings:
         """Each field that is read of them is a dependency."""

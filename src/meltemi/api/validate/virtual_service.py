@@ -74,7 +74,10 @@ def _sni(match: net.TLSMatchAttributes, hosts: Sequence[str], path: str) -> Iter
 
 
 def _within(name: str, host: str) -> bool:
-    return host in ("*", name) or (host.startswith("*.") and name.endswith(host[1:]))
+    """A short host stands for the full name of a service too."""
+    if host.startswith("*."):
+        return name.endswith(host[1:])
+    return host in ("*", name) or ("." not in host and name.startswith(f"{host}."))
 
 
 def _l4_match(match: net.L4MatchAttributes, path: str) -> Iterator[Finding]:
