@@ -76,7 +76,7 @@ def ask(world: World, question: Question) -> Trace:
         source="" if at_gateway else workload.address,
     )
     if plan is None:
-        return direct(world, connection, resolved, request or Request(host))
+        return direct(world, connection, resolved, request)
     if not at_gateway and encrypted:
         return through(world, plan, connection, resolved, None)
     return through(world, plan, connection, resolved, request)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from meltemi.base.keys import ServicePortKey
 from meltemi.compile import ir, names
 from meltemi.model.route import DirectResponse, Redirect
 from meltemi.simulate import connections, interference, paths, rewriting
@@ -45,14 +46,28 @@ def through(
     return _Walk(world, plan, connection).run(trace, request)
 
 
-def direct(world: World, connection: Connection, resolved: Resolved, request: Request) -> Trace:
+def direct(
+    world: World, connection: Connection, resolved: Resolved, request: Request | None
+) -> Trace:
     """The way of a request from a client without a proxy: straight to an address."""
-    place = Place(connection.address, connection.port, 1.0)
+    found = tuple(arrive(world, p, connection.speaks) for p in _behind(world, connection))
     choice = Choice("(direct)", "the client has no proxy")
-    branch = Branch(1.0, choice, request, (arrive(world, place, connection.speaks),))
+    failure = None if found else Response(0, "no endpoint is ready")
+    branch = Branch(1.0, choice, request, found, failure=failure)
     return Trace(
         proxy="", request=request, connection=connection, resolved=resolved, branches=(branch,)
     )
+
+
+def _behind(world: World, connection: Connection) -> tuple[Place, ...]:
+    """Where the platform itself sends a connection: a Service's endpoints, or the address."""
+    for service in world.model.services.values():
+        if connection.address in service.addresses:
+            key = ServicePortKey(*service.key, connection.port)
+            endpoints = world.model.endpoints.get(key)
+            ready = endpoints.ready if endpoints is not None else ()
+            return tuple(Place(e.address, e.port, 1 / len(ready)) for e in ready)
+    return (Place(connection.address, connection.port, 1.0),)
 
 
 class _Walk:
@@ -198,6 +213,7 @@ def _described(routed: Routed) -> Route:
     action = route.action
     return Route(
         choice=routed.choice,
+        name=route.name,
         configuration=routed.configuration,
         host=routed.host,
         policies=route_policies(route),

@@ -113,6 +113,8 @@ class Route(msgspec.Struct, frozen=True, rename="camel"):
     """The route that takes a request, and what it does besides choosing destinations."""
 
     choice: Choice
+    name: str
+    """In Envoy; empty: it has none."""
     configuration: str
     host: Choice
     policies: tuple[Policy, ...] = ()
