@@ -1,7 +1,7 @@
 """1,000 services with 200 VirtualServices and DestinationRules, without the network."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from bench import world
@@ -23,7 +23,7 @@ def engine(publish: Callable[[Change], None]) -> Engine:
     return Engine(protos, Domain(), MeshSettings(), publish)
 
 
-def run() -> Iterator[Figure]:
+async def run() -> AsyncIterator[Figure]:
     before = resident_mib()
     changes: list[Change] = []
     subject = engine(changes.append)

@@ -274,9 +274,8 @@ class Graph:
         return changes
 
     def problems(self) -> Sequence[Problem]:
-        """All problems of all views, as of the last propagation, each once."""
-        found = (problem for view in self._derived for problem in view.problems())
-        return list(dict.fromkeys(found))
+        """All problems of all views, as of the last propagation."""
+        return [problem for view in self._derived for problem in view.problems()]
 
     def problems_changed(self) -> bool:
         """Whether problems differ from when this was last asked."""

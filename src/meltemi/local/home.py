@@ -12,7 +12,6 @@ class Ports(msgspec.Struct, frozen=True):
     console: int
     ingress: int
     api: int
-    ingress_https: int = 0
 
 
 class Home:

@@ -18,29 +18,28 @@ from meltemi.local.sandbox import SandboxError, enter
 from meltemi.local.supervisor import Component, Supervisor, python_module
 
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
-_INGRESS = "istio-system/istio-ingressgateway"
+_INGRESS = "istio-system/istio-ingressgateway:80"
 
 
 def components(
     home: Home, fds: Sequence[int], *, images: str | None, cert_lifetime: float
 ) -> tuple[Component, ...]:
     """The three processes of the mesh, with the published sockets each one serves."""
-    console, ingress, api, ingress_tls = fds[:4]
+    console, ingress, api = fds[:3]
     data, config = str(home.root), str(home.kubeconfig)
     ports = home.ports()
+    published = ports.ingress if ports else 0
     node = [
         "--data",
         data,
         "--kubeconfig",
         config,
         "--publish",
-        f"{ports.ingress if ports else 0}={ingress}:{_INGRESS}:80",
-        "--publish",
-        f"{ports.ingress_https if ports else 0}={ingress_tls}:{_INGRESS}:443",
+        f"{published}={ingress}:{_INGRESS}",
     ]
     if images:
         node += ["--images", images]
-    api_fds = (api, *fds[4:])
+    api_fds = (api, *fds[3:])
     return (
         Component(
             "apiserver",
@@ -72,7 +71,7 @@ def components(
             ),
             (console,),
         ),
-        Component("node", python_module("meltemi.local.node", *node), (ingress, ingress_tls)),
+        Component("node", python_module("meltemi.local.node", *node), (ingress,)),
     )
 
 

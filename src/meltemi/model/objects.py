@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from meltemi.api.core import ConfigMap, EndpointSlice, Namespace, Pod, Service
 from meltemi.api.decode import decode
-from meltemi.api.ingress import Ingress, IngressClass
 from meltemi.api.meta import Object
 from meltemi.api.networking import DestinationRule, Gateway, VirtualService
 from meltemi.api.security import PeerAuthentication
@@ -41,8 +40,6 @@ class Objects(NamedTuple):
     """Files DestinationRules under (namespace, full host)."""
     gateways: View[ObjectKey, Gateway]
     peer_authentications: View[ObjectKey, PeerAuthentication]
-    ingresses: View[ObjectKey, Ingress]
-    ingress_classes: View[ObjectKey, IngressClass]
 
 
 KINDS = (
@@ -55,9 +52,6 @@ KINDS = (
     "DestinationRule",
     "Gateway",
     "PeerAuthentication",
-    "Secret",
-    "Ingress",
-    "IngressClass",
 )
 """The kinds the model reads: the control plane keeps an informer for each."""
 
@@ -96,8 +90,6 @@ def objects(graph: Graph, domain: str, root: str = "istio-system") -> Objects:
         rules_of_host=rules_of_host,
         gateways=discovered("Gateway"),
         peer_authentications=discovered("PeerAuthentication", BY_NAMESPACE),
-        ingresses=discovered("Ingress"),
-        ingress_classes=decoded("IngressClass"),
     )
 
 

@@ -101,6 +101,8 @@ def choose_policy(
     Levels: the client's namespace (unless it is the root), the service's, the root. Within one,
     the most specific host; a rule that selects the client beats one for all.
     """
+    if not found:
+        return None
     own = [client_namespace] if client_namespace != root_namespace else []
     for level in (*own, service_namespace, root_namespace):
         usable = [

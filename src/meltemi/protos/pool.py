@@ -7,11 +7,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.message import Message
 
 from meltemi.base.resource import TYPE_PREFIX
 from meltemi.protos.extract import extract
+
+_REMEMBERED = 2048
+"""Converted messages kept, a few kilobytes each."""
 
 
 class UnknownMessage(KeyError):
@@ -47,6 +51,7 @@ class Protos:
         }
         self._pool = descriptor_pool.DescriptorPool()
         self._added: set[str] = set()
+        self._converted: dict[tuple[str, bytes], bytes] = {}
         self.message = lru_cache(maxsize=None)(self._message)
         """The class of a message by its full name, `envoy.config.cluster.v3.Cluster`."""
 
@@ -73,11 +78,26 @@ class Protos:
         return self.message(name)(**fields)
 
     def from_dict(self, name: str, data: Mapping[str, Any]) -> Any:
-        """A message from its JSON form; nested `@type`s become Anys. For cold paths."""
+        """A message from its JSON form; nested `@type`s become Anys. Raises json_format.ParseError.
+
+        Converting is slow, and proxies share most of their filter chains: equal data is converted
+        once, and then read from bytes.
+        """
+        mark = hashlib.blake2b(msgspec.json.encode(data), digest_size=16).digest()
+        body = self._converted.get((name, mark))
+        if body is None:
+            if len(self._converted) >= _REMEMBERED:
+                self._converted.clear()
+            body = self._converted[name, mark] = self._convert(name, data)
+        message = self.message(name)()
+        message.ParseFromString(body)
+        return message
+
+    def _convert(self, name: str, data: Mapping[str, Any]) -> bytes:
         message = self.message(name)()
         self._know_types(data)
         json_format.ParseDict(dict(data), message, descriptor_pool=self._pool)
-        return message
+        return serialize(message)
 
     def _know_types(self, data: Any) -> None:
         if isinstance(data, Mapping):

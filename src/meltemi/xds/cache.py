@@ -30,6 +30,9 @@ class Listener(Protocol):
         ...
 
 
+_NOTHING: Mapping[str, Wrapped] = {}
+
+
 class Cache:
     """The world as proxies may see it."""
 
@@ -37,6 +40,8 @@ class Cache:
         self.revision = 0
         self._sets: dict[SetKey, dict[str, Wrapped]] = {}
         self._views: dict[str, ProxyView] = {}
+        self._places: dict[tuple[str, str], tuple[SetKey, ...]] = {}
+        """A node's sets of one type."""
         self._listeners: dict[str, set[Listener]] = defaultdict(set)
         self._watching: dict[SetKey, set[Listener]] = defaultdict(set)
 
@@ -69,10 +74,14 @@ class Cache:
         listeners = set(self._listeners.get(node, ()))
         for listener in listeners:
             self._unwatch(listener)
-        if view is None:
-            self._views.pop(node, None)
-        else:
+        before = self._views.pop(node, None)
+        for key in before.sets if before else ():
+            self._places.pop((node, key.type_url), None)
+        if view is not None:
             self._views[node] = view
+            for key in view.sets:
+                place = (node, key.type_url)
+                self._places[place] = (*self._places.get(place, ()), key)
         for listener in listeners:
             self._watch(listener)
             listener.mark_all(revision)
@@ -108,17 +117,13 @@ class Cache:
 
     def get(self, node: str, type_url: str, name: str) -> Wrapped | None:
         """A resource as a proxy sees it."""
-        view = self._views.get(node)
-        for key in view.sets if view else ():
-            if key.type_url == type_url:
-                found = self._sets.get(key, {}).get(name)
-                if found is not None:
-                    return found
+        for key in self._places.get((node, type_url), ()):
+            found = self._sets.get(key, _NOTHING).get(name)
+            if found is not None:
+                return found
         return None
 
-    def names(self, node: str, type_url: str) -> Iterator[str]:
-        """Every name of a type that a proxy sees."""
-        view = self._views.get(node)
-        for key in view.sets if view else ():
-            if key.type_url == type_url:
-                yield from self._sets.get(key, ())
+    def resources(self, node: str, type_url: str) -> Iterator[tuple[str, Wrapped]]:
+        """Every resource of a type that a proxy sees, by name."""
+        for key in self._places.get((node, type_url), ()):
+            yield from self._sets.get(key, _NOTHING).items()

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 
+from meltemi.base.identity import Identity
 from meltemi.base.resource import BadNode, NodeInfo
 from meltemi.xds.cache import Cache
 from meltemi.xds.messages import BadRequest, DeltaRequest, Request, parse, parse_delta
@@ -31,15 +32,8 @@ OPTIONS = (
 
 _LONGEST_START = 30.0
 
+PeerIdentity = Callable[[str], Identity | None]
 Context = Any
-
-
-class NotNow(Exception):
-    """It cannot be said yet whether a proxy may be served: it should come again."""
-
-
-Admit = Callable[[str, NodeInfo], Awaitable[NodeInfo | None]]
-"""(gRPC peer, what it says of itself) to the node as it is known; None: it is somebody else."""
 
 
 class Discovery:
@@ -52,15 +46,15 @@ class Discovery:
         *,
         on_connect: Callable[[NodeInfo], None],
         on_disconnect: Callable[[str], None],
-        admit: Admit | None = None,
+        is_trusted: Callable[[str, NodeInfo], bool] = lambda _peer, _node: True,
     ) -> None:
-        """Without `admit` every peer may speak for any node."""
+        """`is_trusted(peer, node)`: whether a gRPC peer may speak for a node."""
         self.ready = asyncio.Event()
         self._cache = cache
         self._status = status
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
-        self._admit = admit
+        self._is_trusted = is_trusted
         self._open: dict[str, int] = {}
 
     def add_to(self, server: Any) -> None:
@@ -101,30 +95,18 @@ class Discovery:
             log.warning("refused a stream of %s: %s", context.peer(), error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             return
-        node = await self._admitted(context, first.node)
+        if not self._is_trusted(context.peer(), first.node):
+            log.warning(
+                "refused %s: its certificate is not for node %s", context.peer(), first.node.id
+            )
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not this node's identity")
         wake = asyncio.Event()
-        session = form(node.id, self._cache, wake.set)
-        self._arrive(session, node)
+        session = form(first.node.id, self._cache, wake.set)
+        self._arrive(session, first.node)
         try:
             await _converse(session, first, requests, context, read, wake, self._status)
         finally:
             self._leave(session)
-
-    async def _admitted(self, context: Context, claimed: NodeInfo) -> NodeInfo:
-        """The node as we know it, or the end of the stream."""
-        if self._admit is None:
-            return claimed
-        try:
-            node = await self._admit(context.peer(), claimed)
-        except NotNow as error:
-            log.warning("%s must come again: %s", claimed.id, error)
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-            raise
-        if node is None:
-            log.warning("refused %s: its certificate is not for %s", context.peer(), claimed.id)
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not this node's identity")
-            raise NotNow("refused")
-        return node
 
     def _arrive(self, session: Session, node: NodeInfo) -> None:
         self._cache.open(session)
@@ -159,8 +141,15 @@ async def _converse(
                 kind = request.type_url.rpartition(".")[2]
                 log.error("%s rejects %s: %s", session.node_id, kind, request.error)
             session.on_request(request)
-            status.progressed()
-            wake.set()
+            status.progressed(session)
+            if session.has_work:
+                wake.set()
+
+    async def send() -> None:
+        """A function of its own, so that an idle stream does not keep its last response alive."""
+        for body in session.flush():
+            await context.write(body)
+        status.progressed(session)
 
     session.on_request(first)
     listener = asyncio.create_task(listen(), name=f"requests of {session.node_id}")
@@ -170,9 +159,7 @@ async def _converse(
         while not listener.done():
             await wake.wait()
             wake.clear()
-            for body in session.flush():
-                await context.write(body)
-            status.progressed()
+            await send()
         await listener
     except BadRequest as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))

@@ -93,8 +93,15 @@ class Session:
 
     def oldest(self) -> int | None:
         """The oldest revision the proxy has not acknowledged; None: it has everything."""
+        if not self._cache.is_known(self._node):
+            return 0
         found = [s.oldest for s in self.types.values()]
         return min((revision for revision in found if revision is not None), default=None)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `flush` may have something to send."""
+        return any((s.dirty or s.owes) and not s.nonce for s in self.types.values())
 
     def rejections(self) -> Iterable[Rejection]:
         return [r for s in self.types.values() for r in s.rejected.values()]
@@ -113,11 +120,21 @@ class Session:
         return out
 
     def _mark_everything(self, type_url: str, revision: int) -> None:
+        """Mark what differs between what the proxy wants and what it has.
+
+        Before the compiler has said what it sees, nothing does: `mark_all` follows.
+        """
+        if not self._cache.is_known(self._node):
+            return
         found = self.types[type_url]
-        names = set(found.names) | set(found.has)
-        if found.wildcard:
-            names.update(self._cache.names(self._node, type_url))
-        for name in names:
+        missing = found.names | found.has.keys()
+        for name, resource in self._cache.resources(self._node, type_url):
+            missing.discard(name)
+            if found.has.get(name) == resource.version and name not in found.flight:
+                found.dirty.pop(name, None)
+            elif found.wants(name):
+                found.dirty.setdefault(name, revision)
+        for name in missing:
             found.dirty.setdefault(name, revision)
 
     def _send(self, type_url: str, found: Subscription) -> bytes | None:
@@ -134,10 +151,6 @@ class Session:
         for name in list(found.dirty):
             resource = self._cache.get(self._node, type_url, name)
             if resource is None:
-                if type_url == SECRET:
-                    # What held it goes by itself; what still asks for it keeps what it has.
-                    found.dirty.pop(name)
-                    continue
                 if name not in found.has and not self._is_awaited(type_url, name):
                     found.dirty.pop(name)
                     continue
@@ -198,6 +211,8 @@ class Session:
         found.count += 1
         found.nonce = str(found.count)
         revisions = [found.dirty.pop(name) for name in ready]
+        if not found.dirty:
+            found.dirty = {}  # A dict that was large once stays large.
         found.flight_revision = min(revisions, default=self._cache.revision)
         found.owes = False
         found.flight = {n: r.version if r is not None else None for n, r in ready.items()}
@@ -250,15 +265,16 @@ class DeltaSession(Session):
             found.wildcard = not request.subscribe and request.type_url in WILDCARD_TYPES
             if found.wildcard or "*" in request.subscribe:
                 found.wildcard = found.owes = True
-                self._mark_everything(request.type_url, self._cache.revision)
+            found.names.update(request.subscribe)
+            found.names.discard("*")
+            self._mark_everything(request.type_url, self._cache.revision)
         if request.nonce:
             self._land(request.type_url, found, request.nonce, request.error)
         for name in request.subscribe:
-            if name == "*":
+            if name == "*" or name in request.initial:
                 continue
             found.names.add(name)
-            if name not in request.initial:
-                found.has.pop(name, None)
+            found.has.pop(name, None)
             found.dirty.setdefault(name, self._cache.revision)
         for name in request.unsubscribe:
             found.names.discard(name)
@@ -303,12 +319,10 @@ class SotwSession(Session):
         if not ready and not self._owes(type_url, found):
             return None
         if type_url in WILDCARD_TYPES:
-            for name in self._cache.names(self._node, type_url):
+            for name, resource in self._cache.resources(self._node, type_url):
                 if name not in ready and found.wants(name):
-                    resource = self._cache.get(self._node, type_url, name)
-                    if resource is not None:
-                        found.dirty.setdefault(name, self._cache.revision)
-                        ready[name] = resource
+                    found.dirty.setdefault(name, self._cache.revision)
+                    ready[name] = resource
         nonce = self._fly(found, ready)
         resources = [r for r in ready.values() if r is not None]
         return response(type_url, nonce, str(self._cache.revision), resources)

@@ -30,40 +30,66 @@ class ProxyStatus(msgspec.Struct, frozen=True):
         return STALE not in (self.cds, self.lds, self.rds, self.eds, self.ecds)
 
 
+class _Wait:
+    """One waiter's sessions that have not acknowledged a revision yet."""
+
+    def __init__(self, revision: int, sessions: Iterable[Session]) -> None:
+        self._revision = revision
+        self._late = {session for session in sessions if self._is_late(session)}
+        self.done = asyncio.Event()
+        self._tell()
+
+    def look(self, session: Session) -> None:
+        """A session came further."""
+        if session in self._late and not self._is_late(session):
+            self.remove(session)
+
+    def remove(self, session: Session) -> None:
+        self._late.discard(session)
+        self._tell()
+
+    def _is_late(self, session: Session) -> bool:
+        oldest = session.oldest()
+        return oldest is not None and oldest <= self._revision
+
+    def _tell(self) -> None:
+        if not self._late:
+            self.done.set()
+
+
 class Status:
     """Knows the open sessions; tells when a revision has settled."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._sessions: set[Session] = set()
-        self._progress = asyncio.Event()
+        self._waits: set[_Wait] = set()
 
     def add(self, session: Session) -> None:
         self._sessions.add(session)
 
     def remove(self, session: Session) -> None:
         self._sessions.discard(session)
-        self.progressed()
+        for wait in self._waits:
+            wait.remove(session)
 
-    def progressed(self) -> None:
-        """A proxy acknowledged something, or something new is known."""
-        self._progress.set()
+    def progressed(self, session: Session) -> None:
+        """A proxy acknowledged something, or was found to have everything."""
+        for wait in self._waits:
+            wait.look(session)
 
     async def settled(self, revision: int) -> int:
-        """Wait until the cache has the revision and every proxy has acknowledged all of it.
+        """Wait until every proxy has acknowledged all of a revision that the cache has.
 
         Answers how many proxies are connected.
         """
-        while not self._is_settled(revision):
-            self._progress.clear()
-            await self._progress.wait()
+        wait = _Wait(revision, self._sessions)
+        self._waits.add(wait)
+        try:
+            await wait.done.wait()
+        finally:
+            self._waits.discard(wait)
         return len(self._sessions)
-
-    def _is_settled(self, revision: int) -> bool:
-        if self._cache.revision < revision:
-            return False
-        waiting = (session.oldest() for session in self._sessions)
-        return all(oldest is None or oldest > revision for oldest in waiting)
 
     def proxies(self) -> Sequence[ProxyStatus]:
         """Every connected proxy, by name."""

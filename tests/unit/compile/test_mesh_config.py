@@ -275,7 +275,8 @@ def test_a_field_recompiles_only_what_reads_it(mesh: Mesh, client: str) -> None:
         "clusters": sealed.clusters,
         "endpoints": sealed.endpoints,
         "hosts": sealed.hosts,
-        "listeners": sealed.listeners,
+        "tcp": sealed.tcp,
+        "http": sealed.http,
         "inbound": sealed.inbound,
     }
 
@@ -285,6 +286,6 @@ def test_a_field_recompiles_only_what_reads_it(mesh: Mesh, client: str) -> None:
         return {n for n, view in views.items() if view.runs != before[n]}  # type: ignore[attr-defined]
 
     mesh.apply(config("{}"))
-    assert reran("accessLogFile: /dev/stdout") == {"listeners", "inbound"}
+    assert reran("accessLogFile: /dev/stdout") == {"tcp", "http", "inbound"}
     assert reran("accessLogFile: /dev/stdout\nconnectTimeout: 3s") == {"clusters"}
     assert reran("accessLogFile: /dev/stdout\nconnectTimeout: 3s\ningressClass: x") == set()
