@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from meltemi.api import core, networking, security
+from meltemi.api import core, ingress, networking, security
 from meltemi.api.meta import Object
 
 
@@ -165,8 +165,23 @@ def _kubernetes() -> tuple[Kind, ...]:
             sub=_STATUS,
             categories=("api-extensions",),
         ),
-        kind("networking.k8s.io", "v1", "Ingress", "ingresses", "ing", sub=_STATUS),
-        kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses", namespaced=False),
+        kind(
+            "networking.k8s.io",
+            "v1",
+            "Ingress",
+            "ingresses",
+            "ing",
+            sub=_STATUS,
+            struct=ingress.Ingress,
+        ),
+        kind(
+            "networking.k8s.io",
+            "v1",
+            "IngressClass",
+            "ingressclasses",
+            namespaced=False,
+            struct=ingress.IngressClass,
+        ),
         kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "netpol"),
         kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "pdb", sub=_STATUS),
         kind(

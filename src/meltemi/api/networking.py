@@ -9,6 +9,14 @@ import msgspec
 
 from meltemi.api.meta import Api, Duration, LabelSelector, Object
 
+GRPC_STATUSES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+    "UNAUTHENTICATED",
+)  # fmt: skip
+"""gRPC's status codes by their names; the position is the number."""
+
 
 class StringMatch(Api, frozen=True):
     """At most one is set; none set means the value must be present."""
@@ -168,6 +176,7 @@ class HTTPRoute(Api, frozen=True):
 
 class L4MatchAttributes(Api, frozen=True):
     destination_subnets: tuple[str, ...] = ()
+    source_subnet: str = ""
     port: int = 0
     source_labels: Mapping[str, str] = {}
     source_namespace: str = ""
@@ -397,14 +406,28 @@ class GatewayPort(Api, frozen=True):
     target_port: int = 0
 
 
+class TLSCertificate(Api, frozen=True):
+    """A certificate as files in the gateway's own file system."""
+
+    server_certificate: str = ""
+    private_key: str = ""
+    ca_certificates: str = ""
+
+
 class ServerTLSSettings(Api, frozen=True):
     https_redirect: bool = False
     mode: str = "PASSTHROUGH"
     server_certificate: str = ""
     private_key: str = ""
     ca_certificates: str = ""
+    ca_crl: str = ""
+    tls_certificates: tuple[TLSCertificate, ...] = ()
     credential_name: str = ""
+    credential_names: tuple[str, ...] = ()
+    ca_cert_credential_name: str = ""
     subject_alt_names: tuple[str, ...] = ()
+    verify_certificate_spki: tuple[str, ...] = ()
+    verify_certificate_hash: tuple[str, ...] = ()
     min_protocol_version: str = "TLS_AUTO"
     max_protocol_version: str = "TLS_AUTO"
     cipher_suites: tuple[str, ...] = ()
@@ -415,6 +438,7 @@ class Server(Api, frozen=True):
     bind: str = ""
     hosts: tuple[str, ...] = ()
     tls: ServerTLSSettings | None = None
+    default_endpoint: str = ""
     name: str = ""
 
 

@@ -16,15 +16,14 @@ from typing import Any
 import grpc
 from aiohttp import web
 
+from meltemi.app.access import ProxyAccess
 from meltemi.app.control import Control
 from meltemi.app.engine import Engine
 from meltemi.app.insight import Insight
 from meltemi.app.options import Options
 from meltemi.app.registration import Endpoint, Registration
 from meltemi.base.clock import SystemClock
-from meltemi.base.identity import Identity
-from meltemi.base.keys import ObjectKey, WorkloadKey
-from meltemi.base.resource import NodeInfo
+from meltemi.base.keys import ObjectKey
 from meltemi.ca.authenticate import Authenticator
 from meltemi.ca.edge import Edge
 from meltemi.ca.server_identity import ServerIdentity
@@ -51,7 +50,6 @@ log = logging.getLogger("meltemi.app")
 
 _ISTIO_KINDS = frozenset({"VirtualService", "DestinationRule", "Gateway", "PeerAuthentication"})
 """A cluster without their definitions counts as one without such objects."""
-_EDGE_PEER = "unix-abstract:"
 _API_RETRY = 0.1
 GC = (20_000, 20, 50)
 """Collections cost as much as is alive, and a push of a thousand proxies makes no cycles."""
@@ -99,12 +97,18 @@ class ControlPlane:
         )
         protos = load(envoy_path(), options.cache_dir)
         self.engine = Engine(protos, domain, settings, self._cache.apply)
+        self._access = ProxyAccess(
+            client,
+            self._clock,
+            identity_of=lambda peer: self._edge.identity_of(peer) if self._edge else None,
+            workload=self.engine.model.workloads.get,
+        )
         self.discovery = Discovery(
             self._cache,
             self.status,
             on_connect=self.engine.connect,
-            on_disconnect=self.engine.disconnect,
-            is_trusted=self._is_trusted,
+            on_disconnect=self._disconnected,
+            admit=self._access.admit,
         )
         self._identity = ServerIdentity(lambda: self._authority, self._clock)
         self._edge: Edge | None = None
@@ -158,6 +162,7 @@ class ControlPlane:
             "root publisher": publisher.run(),
             "own certificate": self._identity.run(self._random),
             "telemetry": self._insight.run(),
+            "access of proxies": self._access.run(self.engine.proxies.get, self.engine.connect),
         }
         tasks = [group.create_task(work, name=name) for name, work in background.items()]
         for informer in informers:
@@ -244,19 +249,13 @@ class ControlPlane:
         self._stack.push_async_callback(runner.cleanup)
         return runner
 
+    def _disconnected(self, node_id: str) -> None:
+        self._access.forget(node_id)
+        self.engine.disconnect(node_id)
+
     def _namespace_labels(self, name: str) -> Mapping[str, str]:
         found = self.engine.objects.namespaces.get(ObjectKey("Namespace", "", name))
         return found.metadata.labels if found is not None else {}
-
-    def _is_trusted(self, peer: str, node: NodeInfo) -> bool:
-        """Whether a peer may speak for a node: over TLS, only the identity of the node's pod."""
-        if not peer.startswith(_EDGE_PEER):
-            return True
-        identity: Identity | None = self._edge.identity_of(peer) if self._edge else None
-        if identity is None or identity.namespace != node.namespace:
-            return False
-        workload = self.engine.model.workloads.get(WorkloadKey(node.namespace, node.name))
-        return workload is None or workload.identity == identity
 
 
 def _access_inside() -> Access:

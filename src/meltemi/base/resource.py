@@ -72,6 +72,9 @@ class NodeInfo(msgspec.Struct, frozen=True):
     domain: str
     labels: Mapping[str, str] = {}
     metadata: Mapping[str, object] = {}
+    reads_secrets: bool = False
+    """Never what the proxy says: it has proved its identity, whose service account may read the
+    Secrets of its namespace."""
 
 
 class BadNode(ValueError):

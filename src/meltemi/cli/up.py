@@ -30,6 +30,9 @@ def up(
     ] = None,
     console_port: Annotated[int, typer.Option(help="Console, on 127.0.0.1.")] = 20001,
     ingress_port: Annotated[int, typer.Option(help="Ingress gateway, on 127.0.0.1.")] = 8080,
+    ingress_https_port: Annotated[
+        int, typer.Option(help="Ingress gateway's TLS, on 127.0.0.1.")
+    ] = 8443,
     api_port: Annotated[int, typer.Option(help="Kubernetes API, on 127.0.0.1.")] = 6443,
     cert_lifetime: Annotated[
         float, typer.Option(help="Hours a workload's certificate is good for.")
@@ -54,6 +57,7 @@ def up(
             open_port(console_port, "console", "--console-port"),
             open_port(ingress_port, "ingress", "--ingress-port"),
             open_port(api_port, "Kubernetes API", "--api-port"),
+            open_port(ingress_https_port, "ingress, TLS", "--ingress-https-port"),
         ]
     except (PortBusy, SandboxError) as error:
         fail(str(error))

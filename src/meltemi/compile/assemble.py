@@ -16,15 +16,18 @@ from meltemi.base.resource import (
     ENDPOINT,
     LISTENER,
     ROUTE,
+    SECRET,
     Change,
     ProxyView,
     Resource,
     SetKey,
     seal,
 )
+from meltemi.compile.claims import Outbound
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
-from meltemi.compile.scope import ScopeKey
+from meltemi.compile.plan.hosts import fallback_host
+from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.settings import MESH, MeshSettings
 from meltemi.compile.views import Pair, Views
 from meltemi.flow import View
@@ -52,10 +55,16 @@ class Assembler:
     """Turns changed keys of the sealed views into a Change."""
 
     def __init__(
-        self, kit: Kit, views: Views, sealed: Sealed, mesh: View[str, MeshSettings]
+        self,
+        kit: Kit,
+        views: Views,
+        outbound: Outbound,
+        sealed: Sealed,
+        mesh: View[str, MeshSettings],
     ) -> None:
         self._kit = kit
         self._views = views
+        self._outbound = outbound
         self._sealed = sealed
         self._mesh = mesh
         self._owners: dict[object, _Scope] = {}
@@ -74,13 +83,13 @@ class Assembler:
         for scope in changes.get(sealed.gateways, ()):
             found = sealed.gateways.get(scope) or ()
             self._contribute(scope, "gateway", scope.owner, found)
+        for key in changes.get(sealed.secrets, ()):
+            found = sealed.secrets.get(key) or ()
+            self._contribute(key.kind, key, _secrets_of(key.namespace), found)
         self._pairs(changes)
+        self._listeners(changes)
         for pair in self._route_pairs(changes):
             self._route(pair)
-        listeners = {str(port) for port in changes.get(sealed.http, ())}
-        for owner, held in self._owners.items() if listeners else ():
-            if isinstance(owner, ScopeKey):
-                self._dirty |= {(owner, name) for name in held.pieces if name in listeners}
         for scope, name in sorted(self._dirty):
             self._configuration(scope, name)
         proxies = {
@@ -93,7 +102,7 @@ class Assembler:
         settings = self._mesh.get(MESH) or MeshSettings()
         self._contribute(COMMON, "common", COMMON, self._sealed.common.get(MESH) or ())
         self._fallback = envoy_routes.element(
-            self._kit, envoy_routes.fallback_host(self._kit, settings)
+            self._kit, envoy_routes.virtual_host(self._kit, fallback_host(settings))
         )
         for owner, scope in self._owners.items():
             if isinstance(owner, ScopeKey):
@@ -102,7 +111,7 @@ class Assembler:
     _fallback = b""
 
     def _pairs(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> None:
-        """Clusters, endpoints and TCP listeners of the pairs that something changed for."""
+        """Clusters and endpoints of the pairs that something changed for."""
         sealed, choices = self._sealed, self._views.choices
         chosen = set(changes.get(choices, ()))
         kinds = (("cluster", sealed.clusters), ("endpoint", sealed.endpoints))
@@ -114,12 +123,19 @@ class Assembler:
                 variant = choices.get(pair)
                 found = view.get(variant) if variant is not None else None
                 self._contribute(pair.scope, (kind, pair.host), pair.scope.owner, found or ())
-        listeners = set(changes.get(sealed.tcp, ()))
-        dirty = {p for p in choices if p.host in listeners} if listeners else set()
-        for pair in dirty | chosen:
-            sidecar = pair.scope.kind == "sidecar" and pair in choices
-            found = sealed.tcp.get(pair.host) if sidecar else None
-            self._contribute(pair.scope, ("tcp", pair.host), pair.scope.owner, found or ())
+
+    def _listeners(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> None:
+        """Outbound listeners: those planned anew, and those written anew."""
+        planned, sealed = self._outbound, self._sealed.listeners
+        dirty = set(changes.get(planned.listeners, ()))
+        for listener in changes.get(sealed, ()):
+            dirty |= planned.distinct.members(listener)
+        for slot in dirty:
+            plan = planned.listeners.get(slot)
+            found = sealed.get(plan) if plan is not None else None
+            resources = () if found is None else (found,)
+            contributor = ("listener", slot.bind, slot.port)
+            self._contribute(slot.scope, contributor, slot.scope.owner, resources)
 
     def _route_pairs(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> set[Pair]:
         sealed = self._sealed
@@ -144,7 +160,7 @@ class Assembler:
             self._hosts_of[pair] = tuple(pieces)
 
     def _configuration(self, key: ScopeKey, name: str) -> None:
-        """Join a route configuration, and open or close the listener that uses it."""
+        """Join a route configuration."""
         scope = self._owner(key)
         pieces = scope.pieces.get(name)
         if not pieces:
@@ -153,11 +169,7 @@ class Assembler:
             return
         ordered = [pieces[host] for host in sorted(pieces)]
         body = envoy_routes.configuration(self._kit, name, (*ordered, self._fallback))
-        found = [seal(ROUTE, name, body)]
-        listener = self._sealed.http.get(int(name)) if name.isdecimal() else None
-        if listener is not None:
-            found.append(listener)
-        self._contribute(key, ("route", name), key.owner, found)
+        self._contribute(key, ("route", name), key.owner, (seal(ROUTE, name, body),))
 
     def _owner(self, key: object) -> _Scope:
         return self._owners.setdefault(key, _Scope())
@@ -192,6 +204,13 @@ class Assembler:
             SetKey(LISTENER, shared),
             SetKey(ROUTE, shared),
         ]
+        if READS_SECRETS in scope.traits:
+            sets.append(SetKey(SECRET, _secrets_of(scope.namespace)))
         if scope.kind == "sidecar":
             sets += [SetKey(LISTENER, COMMON), SetKey(CLUSTER, node), SetKey(LISTENER, node)]
         return ProxyView(node, tuple(sets))
+
+
+def _secrets_of(namespace: str) -> str:
+    """The owner of a namespace's secrets: in the view only of who may read them."""
+    return f"secrets/{namespace}"

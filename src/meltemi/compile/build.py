@@ -3,21 +3,18 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from meltemi.base.keys import HostKey
-from meltemi.base.problems import Outcome
+from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import Change, NodeInfo, Resource
 from meltemi.compile import ir
 from meltemi.compile.assemble import Assembler
 from meltemi.compile.envoy.kit import Kit
-from meltemi.compile.planner import Planner
-from meltemi.compile.proxy_plan import plan_of
+from meltemi.compile.proxy_plan import Planning, planning
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.seal import HostPieces, Resources, Sealer
-from meltemi.compile.settings import Mesh, MeshSettings
-from meltemi.compile.views import RouteVariant, Variant, Views, views
-from meltemi.flow import Distinct, Fetch, Graph, Source, View
+from meltemi.compile.settings import MeshSettings
+from meltemi.compile.views import RouteVariant, Variant
+from meltemi.flow import Distinct, Graph, Source, View
 from meltemi.model.build import Model
-from meltemi.model.service import Service
 from meltemi.protos import Protos
 
 
@@ -27,11 +24,11 @@ class Sealed(NamedTuple):
     clusters: View[Variant, Resources]
     endpoints: View[Variant, Resources]
     hosts: View[RouteVariant, HostPieces]
-    tcp: View[HostKey, Resources]
-    http: View[int, Resource]
+    listeners: View[ir.Listener, Resource]
     common: View[str, Resources]
     inbound: View[str, Resources]
     gateways: View[ScopeKey, Resources]
+    secrets: View[ObjectKey, Resources]
     variants: Distinct[Any, Variant]
     route_variants: Distinct[Any, RouteVariant]
 
@@ -39,23 +36,12 @@ class Sealed(NamedTuple):
 class Compiled:
     """The compiler's end: what changed for whom."""
 
-    def __init__(
-        self,
-        planner: Planner,
-        planned: Views,
-        sealed: Sealed,
-        assembler: Assembler,
-        proxies: View[str, NodeInfo],
-    ) -> None:
-        self.views = planned
+    def __init__(self, plans: Planning, sealed: Sealed, assembler: Assembler) -> None:
+        self.plans = plans
+        self.views = plans.views
+        self.outbound = plans.outbound
         self.sealed = sealed
-        self._planner = planner
         self._assembler = assembler
-        self._proxies = proxies
-
-    def plan_of(self, node_id: str) -> ir.ProxyPlan | None:
-        """What a connected proxy is sent, before it is written down; None: it is not connected."""
-        return plan_of(self._planner, self.views, self._proxies, node_id)
 
     def change(self, changes: Mapping[View[Any, Any], Iterable[Any]], revision: int) -> Change:
         """What one propagation means for xDS."""
@@ -70,15 +56,13 @@ def compile_views(
     protos: Protos,
 ) -> Compiled:
     """Add the compiler to the graph."""
-    mesh = Mesh(graph, settings)
-    planned = views(graph, model, proxies, mesh)
+    plans = planning(graph, model, proxies, settings)
+    mesh, planned, planner, leaving, _ = plans
     kit = Kit(protos)
-    planner = Planner(model, planned, mesh)
     sealer = Sealer(kit, planner)
     sealer.know(proxies)
     variants = graph.distinct("policy variants", planned.choices)
     route_variants = graph.distinct("route variants", planned.routes)
-    ports = graph.derive("http ports", model.services, _http_ports)
     sealed = Sealed(
         clusters=graph.derive(
             "sealed clusters",
@@ -98,14 +82,8 @@ def compile_views(
             sealer.hosts,
             reads=(model.services, model.tables, model.policies, planned.covering, mesh.fields),
         ),
-        tcp=graph.derive(
-            "tcp listeners", model.services, sealer.tcp_listeners, reads=(mesh.fields,)
-        ),
-        http=graph.derive(
-            "http listeners",
-            graph.distinct("ports", ports),
-            sealer.http_listener,
-            reads=(mesh.fields,),
+        listeners=graph.derive(
+            "sealed listeners", leaving.distinct, sealer.listener, reads=(mesh.fields,)
         ),
         common=graph.derive("common resources", settings, sealer.common),
         inbound=graph.derive(
@@ -117,22 +95,23 @@ def compile_views(
             sealer.gateway,
             reads=(
                 model.gateways,
+                model.ingress_gateways,
                 model.tables,
+                model.ingress_tables,
                 model.services,
                 model.policies,
                 model.workloads,
+                model.credentials,
+                model.credential_faults,
                 planned.covering,
                 mesh.fields,
             ),
         ),
+        secrets=graph.derive(
+            "sealed secrets", model.credentials, sealer.secrets, reads=(model.credentials,)
+        ),
         variants=variants,
         route_variants=route_variants,
     )
-    assembler = Assembler(kit, planned, sealed, settings)
-    return Compiled(planner, planned, sealed, assembler, proxies)
-
-
-def _http_ports(
-    _fetch: Fetch, key: HostKey, service: Service
-) -> Mapping[tuple[HostKey, int], Outcome[int]]:
-    return {(key, p.number): Outcome(p.number) for p in service.ports if p.protocol.is_http}
+    assembler = Assembler(kit, planned, leaving, sealed, settings)
+    return Compiled(plans, sealed, assembler)

@@ -11,11 +11,13 @@ import msgspec
 
 from meltemi.api.networking import Tunnel
 from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.endpoint import Endpoint
 from meltemi.model.policy import Blocks
 from meltemi.model.route import (
+    ClaimMatch,
     Cors,
     DirectResponse,
     Fault,
@@ -88,6 +90,7 @@ class Match(msgspec.Struct, frozen=True):
     ignore_case: bool = False
     headers: tuple[NamedMatch, ...] = ()
     """Pseudo-headers too."""
+    claims: tuple[ClaimMatch, ...] = ()
     query: tuple[NamedMatch, ...] = ()
 
 
@@ -95,6 +98,8 @@ class WeightedCluster(msgspec.Struct, frozen=True):
     cluster: str
     weight: int
     headers: HeaderEdits = HeaderEdits()
+    authority: str = ""
+    """Stands for the request's host; empty: as the route says."""
 
 
 class L4Forward(msgspec.Struct, frozen=True):
@@ -133,6 +138,8 @@ class HashPolicy(msgspec.Struct, frozen=True):
     cookie: str = ""
     cookie_path: str = ""
     cookie_ttl: datetime.timedelta | None = None
+    """None: a request without the cookie gets none, and is not hashed."""
+    cookie_attributes: tuple[tuple[str, str], ...] = ()
     source: bool = False
 
 
@@ -156,6 +163,8 @@ class Route(msgspec.Struct, frozen=True):
     source: ObjectKey | None = None
     path: str = ""
     """The field of `source` the route comes from; empty for defaults."""
+    stat_prefix: str = ""
+    """Gives the route statistics of its own."""
     operation: str = ""
     """What traces call it; empty: by the request."""
 
@@ -272,9 +281,11 @@ class ServerTls(msgspec.Struct, frozen=True):
     """Names of secrets with certificate and key; several: RSA and ECDSA side by side."""
     authority: str = ""
     """The name of the secret with the clients' CA."""
-    files: tuple[str, str] | None = None
-    """Certificate chain and key as paths in the proxy, instead of `credentials`."""
+    files: tuple[tuple[str, str], ...] = ()
+    """Certificate chains and keys as paths in the proxy, instead of `credentials`."""
     authority_file: str = ""
+    revoked_file: str = ""
+    """A certificate revocation list."""
     alpn: tuple[str, ...] = ("h2", "http/1.1")
     min_version: str = ""
     """`TLSV1_2` and so on; empty: the default."""
@@ -368,3 +379,5 @@ class ProxyPlan(msgspec.Struct, frozen=True):
     listeners: tuple[Listener, ...] = ()
     """A gateway's servers, or a sidecar's outbound side."""
     inbound: Inbound | None = None
+    problems: tuple[Problem, ...] = ()
+    """What was wrong with objects on the way to this plan."""

@@ -22,6 +22,9 @@ chain matches server names exactly or by suffix."""
 MESH_TCP = "istio"
 """The ALPN that tells a sniffing server inside mutual TLS that the bytes are not HTTP."""
 
+AUTHORITY_SUFFIX = "-cacert"
+_SECRET = "kubernetes://"
+
 
 class Cluster(NamedTuple):
     """The parts of `outbound|9080|v1|reviews.default.svc.cluster.local`."""
@@ -78,12 +81,23 @@ def address_listener(address: str, port: int) -> str:
     return f"{address}_{port}"
 
 
-def gateway_route(port: int) -> str:
-    return f"http.{port}"
+def gateway_route(port: int, bind: str = "") -> str:
+    """Of all plaintext servers on a port of the pod, at one address."""
+    return f"http.{port}.{bind}" if bind else f"http.{port}"
 
 
 def gateway_tls_route(port: int, port_name: str, gateway: str, namespace: str) -> str:
     return f"https.{port}.{port_name}.{gateway}.{namespace}"
+
+
+def secret(name: str) -> str:
+    """A Secret's certificate and key, in SDS; the namespace is the proxy's own."""
+    return f"{_SECRET}{name}"
+
+
+def secret_authority(name: str) -> str:
+    """The CA that a Secret holds, or the Secret beside it with this suffix."""
+    return f"{_SECRET}{name}{AUTHORITY_SUFFIX}"
 
 
 def virtual_host(host: str, port: int) -> str:

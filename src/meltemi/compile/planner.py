@@ -4,26 +4,37 @@ The graph seals what these functions return, and `plan_of` shows the same to the
 is no second way to a plan.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from meltemi.base.keys import ServicePortKey
+from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey
 from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan import gateways as plan_gateways
 from meltemi.compile.plan.clusters import clusters, in_subset
 from meltemi.compile.plan.destinations import Client, Resolver
 from meltemi.compile.plan.hosts import virtual_host
-from meltemi.compile.plan.inbound import selects, target_port
 from meltemi.compile.plan.routes import default_route, table_routes
-from meltemi.compile.scope import ScopeKey
+from meltemi.compile.plan.secrets import Secrets, Served, served
+from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import RouteVariant, Variant, Views
-from meltemi.flow import Fetch
-from meltemi.model.build import SERVICE_BY_HOST, SERVICE_BY_NAMESPACE, WORKLOAD_BY_NAMESPACE, Model
+from meltemi.flow import Fetch, View
+from meltemi.model.build import (
+    SERVICE_BY_HOST,
+    SERVICE_BY_NAMESPACE,
+    TABLE_BY_GATEWAY,
+    WORKLOAD_BY_NAMESPACE,
+    Model,
+)
+from meltemi.model.credential import Credential
+from meltemi.model.gateway import INGRESS
 from meltemi.model.policies import choose_policy
 from meltemi.model.policy import DestinationPolicy
+from meltemi.model.route import DEFAULT_RETRY, RouteTable
+from meltemi.model.rules import retry_from_api
 from meltemi.model.service import Port, Protocol, Resolution, Service
+from meltemi.model.tables import table_for
 
 
 class HostsPlan(NamedTuple):
@@ -40,6 +51,25 @@ class Planner:
         self._model = model
         self._views = views
         self._mesh = mesh
+
+    @property
+    def reads(self) -> tuple[View[Any, Any], ...]:
+        """What planning routes of any kind may read."""
+        model = self._model
+        return (
+            model.services,
+            model.tables,
+            model.policies,
+            self._views.covering,
+            self._mesh.fields,
+        )
+
+    def l4_table(
+        self, fetch: Fetch, host: HostKey, namespace: str, layer: str
+    ) -> RouteTable | None:
+        """The table whose `tls` or `tcp` rules a client applies to a service."""
+        covering = fetch.get(self._views.covering, host)
+        return table_for(host.host, covering.tables, namespace, layer) if covering else None
 
     def settings(self, fetch: Fetch) -> MeshSettings:
         """Each field that is read of them is a dependency."""
@@ -88,7 +118,7 @@ class Planner:
         table = fetch.get(self._model.tables, variant.table) if variant.table else None
         namespace = variant.client.namespace if variant.client else variant.host.namespace
         labels = variant.client.labels if variant.client else ()
-        resolver = self._resolver(fetch, namespace, labels)
+        resolver = self.resolver(fetch, namespace, labels)
         hosts: list[tuple[str, ir.VirtualHost]] = []
         problems: dict[Problem, None] = {}
         for port in service.ports:
@@ -100,8 +130,7 @@ class Planner:
                 routes = planned.routes
                 problems |= dict.fromkeys(planned.problems)
             else:
-                hashes = resolver.hashes(service.host, "", port.number)
-                routes = (default_route(service.host, port.number, hashes),)
+                routes = (default_route(service.host, port.number, resolver),)
             host = virtual_host(service, port.number, routes, local=variant.local)
             hosts += [(name, host) for name in _configurations(service, port)]
         return HostsPlan(tuple(hosts), tuple(problems))
@@ -110,13 +139,33 @@ class Planner:
         """All listeners and route configurations of a gateway scope."""
         return plan_gateways.plan(
             scope,
-            fetch.all(self._model.gateways),
-            fetch.all(self._model.tables),
-            self._resolver(fetch, scope.namespace, scope.labels),
+            (*fetch.all(self._model.gateways), *fetch.all(self._model.ingress_gateways)),
+            self._tables_of(fetch),
+            self.resolver(fetch, scope.namespace, scope.labels),
             self._target_ports(fetch, scope),
+            self._secrets(fetch, scope),
         )
 
-    def _resolver(
+    def _tables_of(self, fetch: Fetch) -> Callable[[str], Sequence[RouteTable]]:
+        def tables(gateway: str) -> Sequence[RouteTable]:
+            if gateway == INGRESS:
+                return fetch.all(self._model.ingress_tables)
+            return fetch.by(self._model.tables, TABLE_BY_GATEWAY, gateway)
+
+        return tables
+
+    def _secrets(self, fetch: Fetch, scope: ScopeKey) -> Secrets:
+        return Secrets(
+            namespace=scope.namespace,
+            may_read=READS_SECRETS in scope.traits,
+            lookup=lambda key: fetch.get(self._model.credentials, key),
+            fault=lambda key: fetch.get(self._model.credential_faults, key),
+        )
+
+    def served_secrets(self, fetch: Fetch, key: ObjectKey, credential: Credential) -> Served:
+        return served(key, credential, lambda k: fetch.get(self._model.credentials, k))
+
+    def resolver(
         self, fetch: Fetch, namespace: str, labels: tuple[tuple[str, str], ...]
     ) -> Resolver:
         root = self.settings(fetch).root_namespace
@@ -139,26 +188,41 @@ class Planner:
             )
             return fetch.get(self._model.policies, key) if key else None
 
-        return Resolver(service, policy)
+        declared = self.settings(fetch).default_retry
+        retry = DEFAULT_RETRY if declared is None else retry_from_api(declared)
+        return Resolver(service, policy, retry)
 
-    def _target_ports(self, fetch: Fetch, scope: ScopeKey) -> Mapping[int, int]:
+    def _target_ports(self, fetch: Fetch, scope: ScopeKey) -> Mapping[int, Sequence[int]]:
         """Service ports to pod ports, by the Services that select the scope's pods."""
-        labels = dict(scope.labels)
-        pods = [
-            w
-            for w in fetch.by(self._model.workloads, WORKLOAD_BY_NAMESPACE, scope.namespace)
-            if labels.items() <= w.labels.items()
-        ]
-        ports: dict[int, int] = {}
+        labels = dict(scope.labels).items()
+        ports: dict[int, list[int]] = {}
         for service in fetch.by(self._model.services, SERVICE_BY_NAMESPACE, scope.namespace):
-            for pod in pods[:1]:
-                if selects(service, pod):
-                    ports |= {p.number: target_port(p, pod) or p.number for p in service.ports}
+            if not service.selector or not service.selector.items() <= labels:
+                continue
+            for port in service.ports:
+                target = port.target
+                if isinstance(target, str):
+                    target = self._named_port(fetch, scope, target) or port.number
+                there = ports.setdefault(port.number, [])
+                if target not in there:
+                    there.append(target)
         return ports
+
+    def _named_port(self, fetch: Fetch, scope: ScopeKey, name: str) -> int:
+        """A container's port by its name; the scope's pods are alike."""
+        labels = dict(scope.labels).items()
+        for pod in fetch.by(self._model.workloads, WORKLOAD_BY_NAMESPACE, scope.namespace):
+            if labels <= pod.labels.items() and name in pod.container_ports:
+                return pod.container_ports[name]
+        return 0
 
 
 def _configurations(service: Service, port: Port) -> tuple[str, ...]:
-    """The route configurations that carry a port: the port's own, or one for a sniffed port."""
-    if port.protocol is Protocol.AUTO:
-        return (names.virtual_host(service.host, port.number),)
-    return (str(port.number),)
+    """The route configurations that carry a port: the port's own, or for a sniffed port at an
+    address one of its own."""
+    if port.protocol is not Protocol.AUTO:
+        return (str(port.number),)
+    own = service.resolution is Resolution.HEADLESS or any("/" not in a for a in service.addresses)
+    shared = any("/" in a for a in service.addresses) or not own
+    found = (names.virtual_host(service.host, port.number),) if own else ()
+    return (*found, str(port.number)) if shared else found

@@ -5,50 +5,97 @@ again for one proxy. The graph so needs to keep no plan in memory.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
+from meltemi.compile.claims import Outbound, outbound
+from meltemi.compile.plan.hosts import fallback_host
+from meltemi.compile.plan.listeners import virtual_outbound
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
-from meltemi.compile.views import Views
-from meltemi.flow import Fetch, View
+from meltemi.compile.settings import Mesh, MeshSettings
+from meltemi.compile.views import Views, views
+from meltemi.flow import Fetch, Graph, View
+from meltemi.model.build import Model
 from meltemi.model.endpoint import Endpoint
 
-
-def plan_of(
-    planner: Planner, views: Views, proxies: View[str, NodeInfo], node_id: str
-) -> ir.ProxyPlan | None:
-    """What a connected proxy is sent, as of the last propagation; None when it is not connected."""
-    node = proxies.get(node_id)
-    scope = views.scopes_of.get(node_id)
-    if node is None or scope is None:
-        return None
-    fetch = Fetch.unrecorded()
-    clusters: dict[str, ir.Cluster] = {}
-    endpoints: dict[str, tuple[Endpoint, ...]] = {}
-    for pair, variant in views.choices.items().items():
-        if pair.scope == scope:
-            clusters |= {c.name: c for c in planner.clusters(fetch, variant)}
-            endpoints |= {a.cluster: a.endpoints for a in planner.assignments(fetch, variant)}
-    gateway = planner.gateway(fetch, scope) if scope.kind == "router" else None
-    return ir.ProxyPlan(
-        node=node,
-        settings=planner.settings_now(),
-        clusters=clusters,
-        endpoints=endpoints,
-        routes=gateway.routes if gateway else _routes(planner, views, scope, fetch),
-        listeners=gateway.listeners if gateway else (),
-        inbound=views.inbounds.get(node_id),
-    )
+Routes = Mapping[str, tuple[ir.VirtualHost, ...]]
 
 
-def _routes(
-    planner: Planner, views: Views, scope: ScopeKey, fetch: Fetch
-) -> dict[str, tuple[ir.VirtualHost, ...]]:
-    """A sidecar's route configurations, each service's part of them in the order of hosts."""
-    found: defaultdict[str, list[ir.VirtualHost]] = defaultdict(list)
-    pairs = [pair for pair in views.routes.items() if pair.scope == scope]
-    for pair in sorted(pairs, key=lambda p: p.host):
-        for name, host in planner.hosts(fetch, views.routes.items()[pair]).hosts:
-            found[name].append(host)
-    return {name: tuple(hosts) for name, hosts in found.items()}
+class Planning(NamedTuple):
+    """All of the compiler but Envoy's bytes."""
+
+    mesh: Mesh
+    views: Views
+    planner: Planner
+    outbound: Outbound
+    proxies: View[str, NodeInfo]
+
+    def plan_of(self, node_id: str) -> ir.ProxyPlan | None:
+        """What a connected proxy is sent, as of the last propagation; None: it is not connected."""
+        node = self.proxies.get(node_id)
+        scope = self.views.scopes_of.get(node_id)
+        if node is None or scope is None:
+            return None
+        return self._gathered(node, scope)
+
+    def _gathered(self, node: NodeInfo, scope: ScopeKey) -> ir.ProxyPlan:
+        fetch = Fetch.unrecorded()
+        planner = self.planner
+        clusters: dict[str, ir.Cluster] = {}
+        endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        for pair, variant in self.views.choices.items().items():
+            if pair.scope == scope:
+                clusters |= {c.name: c for c in planner.clusters(fetch, variant)}
+                endpoints |= {a.cluster: a.endpoints for a in planner.assignments(fetch, variant)}
+        problems: tuple[Problem, ...]
+        if scope.kind == "router":
+            listeners, routes, problems = planner.gateway(fetch, scope)
+        else:
+            routes, problems = self._routes(scope, fetch)
+            listeners = self._listeners(scope)
+        return ir.ProxyPlan(
+            node=node,
+            settings=self.mesh.now,
+            clusters=clusters,
+            endpoints=endpoints,
+            routes=routes,
+            listeners=listeners,
+            inbound=self.views.inbounds.get(node.id),
+            problems=problems,
+        )
+
+    def _listeners(self, scope: ScopeKey) -> tuple[ir.Listener, ...]:
+        """What captures a sidecar's connections first, then the listeners it hands them to."""
+        view = self.outbound.listeners
+        slots = sorted(slot for slot in view if slot.scope == scope)
+        return (virtual_outbound(self.mesh.now), *(view.items()[slot] for slot in slots))
+
+    def _routes(self, scope: ScopeKey, fetch: Fetch) -> tuple[Routes, tuple[Problem, ...]]:
+        """A sidecar's route configurations, each service's part of them in the order of hosts."""
+        found: defaultdict[str, list[ir.VirtualHost]] = defaultdict(list)
+        problems: dict[Problem, None] = {}
+        pairs = {
+            p.host: variant for p, variant in self.views.routes.items().items() if p[0] == scope
+        }
+        for key in sorted(pairs):
+            plan = self.planner.hosts(fetch, pairs[key])
+            problems |= dict.fromkeys(plan.problems)
+            for name, host in plan.hosts:
+                found[name].append(host)
+        fallback = fallback_host(self.mesh.now)
+        return {name: (*hosts, fallback) for name, hosts in found.items()}, tuple(problems)
+
+
+def planning(
+    graph: Graph, model: Model, proxies: View[str, NodeInfo], settings: View[str, MeshSettings]
+) -> Planning:
+    """Add the planning views to the graph."""
+    mesh = Mesh(graph, settings)
+    planned = views(graph, model, proxies, mesh)
+    planner = Planner(model, planned, mesh)
+    leaving = outbound(graph, model, planner, planned.routes)
+    return Planning(mesh, planned, planner, leaving, proxies)

@@ -4,7 +4,7 @@ Sidecars of one namespace share a scope unless a rule tells some of them apart b
 gateways share one when their labels are equal, because Gateways choose them by labels.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from meltemi.base.resource import NodeInfo
@@ -18,20 +18,36 @@ class ScopeKey(NamedTuple):
     namespace: str
     labels: tuple[tuple[str, str], ...]
     """Those that matter; ordered."""
+    traits: tuple[str, ...] = ()
+    """What else tells gateways apart: `READS_SECRETS`, `UNPRIVILEGED`; ordered."""
 
     @property
     def owner(self) -> str:
         """The name of its sets."""
         labels = ",".join(f"{name}={value}" for name, value in self.labels)
-        return f"{self.kind}/{self.namespace}/{labels}"
+        return "/".join((self.kind, self.namespace, labels, *self.traits))
+
+
+READS_SECRETS = "reads-secrets"
+"""The proxy has proved who it is, and may read the Secrets of its namespace."""
+UNPRIVILEGED = "unprivileged"
+"""The pod may not listen below port 1024."""
 
 
 def scope_of(node: NodeInfo, telling: frozenset[str]) -> ScopeKey:
     """A proxy's scope; `telling` are the labels that rules ask about."""
     if node.kind == "router":
-        return ScopeKey("router", node.namespace, tuple(sorted(node.labels.items())))
+        labels = tuple(sorted(node.labels.items()))
+        return ScopeKey("router", node.namespace, labels, tuple(_traits(node)))
     labels = tuple(sorted((k, v) for k, v in node.labels.items() if k in telling))
     return ScopeKey("sidecar", node.namespace, labels)
+
+
+def _traits(node: NodeInfo) -> Iterator[str]:
+    if node.reads_secrets:
+        yield READS_SECRETS
+    if str(node.metadata.get("UNPRIVILEGED_POD", "")).lower() == "true":
+        yield UNPRIVILEGED
 
 
 def labels_of_table(table: RouteTable) -> frozenset[str]:

@@ -3,23 +3,33 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from meltemi.base.keys import HostKey
+from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Outcome
-from meltemi.base.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, NodeInfo, Resource, seal
+from meltemi.base.resource import (
+    CLUSTER,
+    ENDPOINT,
+    LISTENER,
+    ROUTE,
+    SECRET,
+    NodeInfo,
+    Resource,
+    seal,
+)
 from meltemi.compile import ir
 from meltemi.compile.envoy import clusters as envoy_clusters
 from meltemi.compile.envoy import inbound as envoy_inbound
 from meltemi.compile.envoy import listeners as envoy_listeners
 from meltemi.compile.envoy import outbound as envoy_outbound
 from meltemi.compile.envoy import routes as envoy_routes
+from meltemi.compile.envoy import secrets as envoy_secrets
 from meltemi.compile.envoy.kit import Kit
-from meltemi.compile.plan.listeners import http_listener, tcp_listener, virtual_outbound
+from meltemi.compile.plan.listeners import virtual_outbound
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import MeshSettings
 from meltemi.compile.views import RouteVariant, Variant
 from meltemi.flow import Fetch, View
-from meltemi.model.service import Service
+from meltemi.model.credential import Credential
 
 Resources = tuple[Resource, ...]
 
@@ -73,25 +83,11 @@ class Sealer:
         )
         return {variant: Outcome(HostPieces(pieces), plan.problems)}
 
-    def tcp_listeners(
-        self, fetch: Fetch, key: HostKey, service: Service
-    ) -> Mapping[HostKey, Outcome[Resources]]:
-        """A listener at each address of each port that is not plain HTTP."""
-        settings = self._settings(fetch)
-        sealed = []
-        for port in service.ports:
-            if port.protocol.is_http:
-                continue
-            for address in service.addresses:
-                sealed.append(self._listener(tcp_listener(service, port, address), settings))
-        return {key: Outcome(tuple(sealed))}
-
-    def http_listener(
-        self, fetch: Fetch, port: int, _value: int
-    ) -> Mapping[int, Outcome[Resource]]:
-        """The one listener of all HTTP services on a port."""
-        settings = self._settings(fetch)
-        return {port: Outcome(self._listener(http_listener(port, settings), settings))}
+    def listener(
+        self, fetch: Fetch, plan: ir.Listener, _value: ir.Listener
+    ) -> Mapping[ir.Listener, Outcome[Resource]]:
+        """A listener that scopes share."""
+        return {plan: Outcome(self._listener(plan, self._settings(fetch)))}
 
     def _listener(self, plan: ir.Listener, settings: MeshSettings) -> Resource:
         message = envoy_listeners.listener(self._kit, plan, settings)
@@ -138,6 +134,22 @@ class Sealer:
             body = envoy_routes.configuration(self._kit, name, pieces)
             sealed.append(seal(ROUTE, name, body))
         return {scope: Outcome(tuple(sealed), plan.problems)}
+
+    def secrets(
+        self, fetch: Fetch, key: ObjectKey, credential: Credential
+    ) -> Mapping[ObjectKey, Outcome[Resources]]:
+        """A Secret under every name that gateways of its namespace may ask for."""
+        found = self._planner.served_secrets(fetch, key, credential)
+        sealed = [
+            _seal(SECRET, name, envoy_secrets.authority(self._kit, name, credential))
+            for name in found.authority
+        ]
+        if credential.pair is not None:
+            sealed += [
+                _seal(SECRET, name, envoy_secrets.certificate(self._kit, name, credential.pair))
+                for name in found.certificate
+            ]
+        return {key: Outcome(tuple(sealed))}
 
 
 def _seal(type_url: str, name: str, message: Any) -> Resource:

@@ -5,7 +5,7 @@ that applies (a Variant), a virtual host by its service and route table (a Route
 only choose among them, so a thousand services cost their bytes once, however many scopes see them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -15,18 +15,18 @@ from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Outcome
 from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
-from meltemi.compile.plan.hosts import table_for
 from meltemi.compile.plan.inbound import inbound as plan_inbound
 from meltemi.compile.scope import ScopeKey, labels_of_policy, labels_of_table, scope_of
 from meltemi.compile.settings import MESH, Mesh, MeshSettings
-from meltemi.flow import Fetch, Graph, Source, View
+from meltemi.flow import Fetch, Graph, View
 from meltemi.model.build import POLICY_BY_HOST, SERVICE_BY_NAMESPACE, TABLE_BY_HOST, Model
 from meltemi.model.endpoint import EndpointSet
 from meltemi.model.hosts import candidates, is_visible
 from meltemi.model.policies import PolicyKey, choose_policy, policies_over
 from meltemi.model.policy import DestinationPolicy
-from meltemi.model.route import Forward, RouteTable
+from meltemi.model.route import Forward, HttpRule, RouteTable, Target
 from meltemi.model.service import Resolution, Service
+from meltemi.model.tables import table_for
 from meltemi.model.tls import InboundTls, Mode
 from meltemi.model.workload import Workload
 
@@ -87,7 +87,7 @@ class Views(NamedTuple):
 def views(
     graph: Graph,
     model: Model,
-    proxies: Source[str, NodeInfo],
+    proxies: View[str, NodeInfo],
     mesh: Mesh,
 ) -> Views:
     """Add the planning views to the graph."""
@@ -249,13 +249,14 @@ def _asks_who(table: RouteTable) -> bool:
     """Whether a table's routes depend on the client: by labels, namespace, or through the policy
     of a destination other than the table's own host."""
     matches = [match for rule in table.http for match in rule.matches]
-    others = any(
-        weighted.target.host not in table.hosts
-        for rule in table.http
-        if isinstance(rule.action, Forward)
-        for weighted in rule.action.destinations
-    )
+    others = any(target.host not in table.hosts for rule in table.http for target in _targets(rule))
     return others or any(m.source_labels or m.source_namespace for m in matches)
+
+
+def _targets(rule: HttpRule) -> Iterator[Target]:
+    if isinstance(rule.action, Forward):
+        yield from (weighted.target for weighted in rule.action.destinations)
+    yield from (mirror.target for mirror in rule.mirrors)
 
 
 def _hashes(covering: Covering) -> bool:

@@ -274,8 +274,9 @@ class Graph:
         return changes
 
     def problems(self) -> Sequence[Problem]:
-        """All problems of all views, as of the last propagation."""
-        return [problem for view in self._derived for problem in view.problems()]
+        """All problems of all views, as of the last propagation, each once."""
+        found = (problem for view in self._derived for problem in view.problems())
+        return list(dict.fromkeys(found))
 
     def problems_changed(self) -> bool:
         """Whether problems differ from when this was last asked."""

@@ -63,6 +63,25 @@ class Review(msgspec.Struct, frozen=True):
     """Why it was refused; for our log only."""
 
 
+class AccessQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """May this user do this in a namespace?"""
+
+    user: str
+    groups: tuple[str, ...]
+    namespace: str
+    verb: str
+    resource: str
+    group: str = ""
+
+
+class _AccessStatus(msgspec.Struct, frozen=True):
+    allowed: bool = False
+
+
+class _AccessReply(msgspec.Struct, frozen=True):
+    status: _AccessStatus = _AccessStatus()
+
+
 class _ReviewUser(msgspec.Struct, frozen=True):
     username: str = ""
     groups: tuple[str, ...] = ()
@@ -260,6 +279,23 @@ class Client:
             extra=status.user.extra,
             error=status.error,
         )
+
+    async def review_access(self, question: AccessQuestion) -> bool:
+        """Ask the API whether somebody may do something."""
+        what = {
+            "namespace": question.namespace,
+            "verb": question.verb,
+            "group": question.group,
+            "resource": question.resource,
+        }
+        spec = {"user": question.user, "groups": list(question.groups), "resourceAttributes": what}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": spec,
+        }
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        return _decode(await self.request("POST", path, body), _AccessReply).status.allowed
 
     async def request(
         self,

@@ -12,6 +12,7 @@ class Ports(msgspec.Struct, frozen=True):
     console: int
     ingress: int
     api: int
+    ingress_https: int = 0
 
 
 class Home:

@@ -18,28 +18,29 @@ from meltemi.local.sandbox import SandboxError, enter
 from meltemi.local.supervisor import Component, Supervisor, python_module
 
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
-_INGRESS = "istio-system/istio-ingressgateway:80"
+_INGRESS = "istio-system/istio-ingressgateway"
 
 
 def components(
     home: Home, fds: Sequence[int], *, images: str | None, cert_lifetime: float
 ) -> tuple[Component, ...]:
     """The three processes of the mesh, with the published sockets each one serves."""
-    console, ingress, api = fds[:3]
+    console, ingress, api, ingress_tls = fds[:4]
     data, config = str(home.root), str(home.kubeconfig)
     ports = home.ports()
-    published = ports.ingress if ports else 0
     node = [
         "--data",
         data,
         "--kubeconfig",
         config,
         "--publish",
-        f"{published}={ingress}:{_INGRESS}",
+        f"{ports.ingress if ports else 0}={ingress}:{_INGRESS}:80",
+        "--publish",
+        f"{ports.ingress_https if ports else 0}={ingress_tls}:{_INGRESS}:443",
     ]
     if images:
         node += ["--images", images]
-    api_fds = (api, *fds[3:])
+    api_fds = (api, *fds[4:])
     return (
         Component(
             "apiserver",
@@ -71,7 +72,7 @@ def components(
             ),
             (console,),
         ),
-        Component("node", python_module("meltemi.local.node", *node), (ingress,)),
+        Component("node", python_module("meltemi.local.node", *node), (ingress, ingress_tls)),
     )
 
 

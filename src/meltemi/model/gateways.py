@@ -1,14 +1,36 @@
-"""Gateway definitions from Istio's Gateway objects."""
+"""Gateway definitions from Istio's Gateway objects (mesh-semantics 1.4)."""
 
-from meltemi.api import networking
+from meltemi.api import networking as api
 from meltemi.base.keys import ObjectKey
-from meltemi.model.gateway import GatewayDef, Server, ServerHost
+from meltemi.model.gateway import (
+    AutoPassthrough,
+    ClientCheck,
+    GatewayDef,
+    Passthrough,
+    Server,
+    ServerHost,
+    Terminate,
+    Tls,
+)
+from meltemi.model.service import Protocol
+
+_PROTOCOLS = {
+    "HTTP": Protocol.HTTP,
+    "HTTPS": Protocol.HTTP,
+    "HTTP2": Protocol.HTTP2,
+    "GRPC": Protocol.GRPC,
+    "GRPC-WEB": Protocol.GRPC_WEB,
+    "TCP": Protocol.TCP,
+    "TLS": Protocol.TCP,
+    "MONGO": Protocol.MONGO,
+}
 
 
-def gateway_from_object(obj: networking.Gateway) -> GatewayDef:
+def gateway_from_object(obj: api.Gateway) -> GatewayDef:
     """One Gateway with its hosts' namespaces resolved."""
     namespace = obj.metadata.namespace
     return GatewayDef(
+        name=f"{namespace}/{obj.metadata.name}",
         source=ObjectKey("Gateway", namespace, obj.metadata.name),
         selector=obj.spec.selector,
         servers=tuple(
@@ -19,14 +41,17 @@ def gateway_from_object(obj: networking.Gateway) -> GatewayDef:
     )
 
 
-def _server(server: networking.Server, namespace: str, path: str) -> Server:
+def _server(server: api.Server, namespace: str, path: str) -> Server:
+    protocol = server.port.protocol.upper()
+    encrypted = protocol in ("HTTPS", "TLS")
     return Server(
         port=server.port.number,
         port_name=server.port.name,
-        protocol=server.port.protocol.upper(),
+        protocol=_PROTOCOLS[protocol],
         hosts=tuple(_host(host, namespace) for host in server.hosts),
         bind=server.bind,
-        tls=server.tls,
+        tls=_tls(server.tls) if encrypted and server.tls is not None else None,
+        https_redirect=server.tls is not None and server.tls.https_redirect,
         path=path,
     )
 
@@ -36,3 +61,33 @@ def _host(declared: str, namespace: str) -> ServerHost:
     if not slash:
         where = "*"
     return ServerHost(namespace if where == "." else where, host.lower())
+
+
+def _tls(tls: api.ServerTLSSettings) -> Tls:
+    match tls.mode:
+        case "PASSTHROUGH":
+            return Passthrough()
+        case "AUTO_PASSTHROUGH":
+            return AutoPassthrough()
+    files = [(pair.server_certificate, pair.private_key) for pair in tls.tls_certificates]
+    if tls.server_certificate:
+        files = [(tls.server_certificate, tls.private_key)]
+    authorities = [pair.ca_certificates for pair in tls.tls_certificates if pair.ca_certificates]
+    return Terminate(
+        check=ClientCheck(tls.mode),
+        credentials=tls.credential_names or ((tls.credential_name,) if tls.credential_name else ()),
+        authority=tls.ca_cert_credential_name,
+        files=tuple(files),
+        authority_file=tls.ca_certificates or (authorities[0] if authorities else ""),
+        revoked_file=tls.ca_crl,
+        subject_alt_names=tls.subject_alt_names,
+        spki=tls.verify_certificate_spki,
+        hashes=tls.verify_certificate_hash,
+        min_version=_version(tls.min_protocol_version),
+        max_version=_version(tls.max_protocol_version),
+        ciphers=tls.cipher_suites,
+    )
+
+
+def _version(declared: str) -> str:
+    return "" if declared == "TLS_AUTO" else declared

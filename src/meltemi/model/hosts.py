@@ -36,6 +36,11 @@ def hosts_overlap(one: str, other: str) -> bool:
     return matches_host(one, other) or matches_host(other, one)
 
 
+def narrower(one: str, other: str) -> str:
+    """Of two patterns that overlap, the one that covers less."""
+    return one if matches_host(other, one) else other
+
+
 def wildcards_over(host: str) -> Iterator[str]:
     """The wildcard patterns that cover a host, most specific first: `*.b.c`, `*.c`, `*`."""
     rest = host[2:] if host.startswith("*.") else host

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from meltemi.api.core import ConfigMap, EndpointSlice, Namespace, Pod, Service
 from meltemi.api.decode import decode
+from meltemi.api.ingress import Ingress, IngressClass
 from meltemi.api.meta import Object
 from meltemi.api.networking import DestinationRule, Gateway, VirtualService
 from meltemi.api.security import PeerAuthentication
@@ -40,6 +41,8 @@ class Objects(NamedTuple):
     """Files DestinationRules under (namespace, full host)."""
     gateways: View[ObjectKey, Gateway]
     peer_authentications: View[ObjectKey, PeerAuthentication]
+    ingresses: View[ObjectKey, Ingress]
+    ingress_classes: View[ObjectKey, IngressClass]
 
 
 KINDS = (
@@ -52,6 +55,9 @@ KINDS = (
     "DestinationRule",
     "Gateway",
     "PeerAuthentication",
+    "Secret",
+    "Ingress",
+    "IngressClass",
 )
 """The kinds the model reads: the control plane keeps an informer for each."""
 
@@ -90,6 +96,8 @@ def objects(graph: Graph, domain: str, root: str = "istio-system") -> Objects:
         rules_of_host=rules_of_host,
         gateways=discovered("Gateway"),
         peer_authentications=discovered("PeerAuthentication", BY_NAMESPACE),
+        ingresses=discovered("Ingress"),
+        ingress_classes=decoded("IngressClass"),
     )
 
 

@@ -43,6 +43,14 @@ class NamedMatch(msgspec.Struct, frozen=True):
     absent: bool = False
 
 
+class ClaimMatch(msgspec.Struct, frozen=True):
+    """A claim of the request's verified JWT: a string, or a list that has the string."""
+
+    path: tuple[str, ...]
+    matcher: Matcher
+    absent: bool = False
+
+
 class HttpMatch(msgspec.Struct, frozen=True):
     """All set conditions must hold. Those of the second half the compiler decides itself."""
 
@@ -53,6 +61,7 @@ class HttpMatch(msgspec.Struct, frozen=True):
     method: Matcher | None = None
     authority: Matcher | None = None
     headers: tuple[NamedMatch, ...] = ()
+    claims: tuple[ClaimMatch, ...] = ()
     query: tuple[NamedMatch, ...] = ()
     stat_prefix: str = ""
     port: int | None = None
@@ -60,6 +69,8 @@ class HttpMatch(msgspec.Struct, frozen=True):
     source_namespace: str = ""
     gateways: tuple[str, ...] = ()
     """`mesh` or `namespace/name`; empty: the table's. Set, source conditions are not tested."""
+    field: str = ""
+    """Where the match stands; empty: `match[i]` of its rule."""
 
 
 class HeaderEdits(msgspec.Struct, frozen=True):
@@ -94,6 +105,8 @@ class Forward(msgspec.Struct, frozen=True, tag="forward"):
 
 class Redirect(msgspec.Struct, frozen=True, tag="redirect"):
     path: str = ""
+    prefix: bool = False
+    """`path` replaces the matched prefix only."""
     authority: str = ""
     port: int | None = None
     port_from_request: bool = False
@@ -115,13 +128,14 @@ class Rewrite(msgspec.Struct, frozen=True):
     regex: tuple[str, str] | None = None
     """(pattern, substitution)."""
     whole: bool = False
-    """`path` replaces the whole path, not just the matched prefix."""
+    """`path` replaces the whole path, not just the matched prefix: the compiler sets it."""
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Retries of one rule. `DEFAULT_RETRY` where the rule is silent; attempts 0: none."""
+    """Retries of one rule; attempts 0: none."""
 
     attempts: int = 2
+    """How often to try again after the first time."""
     per_try: datetime.timedelta | None = None
     on: tuple[str, ...] = (
         "connect-failure",
@@ -130,6 +144,7 @@ class Retry(msgspec.Struct, frozen=True):
         "cancelled",
         "retriable-status-codes",
     )
+    """`retriable-status-codes` are those of `statuses`: by default none."""
     statuses: tuple[int, ...] = ()
     remote_localities: bool = False
     ignore_previous_hosts: bool = True
@@ -172,15 +187,18 @@ class Cors(msgspec.Struct, frozen=True):
 
 class HttpRule(msgspec.Struct, frozen=True):
     name: str
+    source: ObjectKey
+    """The object the rule stands in: the table's, a delegate, or an Ingress."""
     path: str
-    """Where the rule stands: `spec.http[2]`."""
+    """Where it stands there: `spec.http[2]`."""
     matches: tuple[HttpMatch, ...]
     """Any of them; empty: everything."""
     action: Action
     rewrite: Rewrite | None = None
     timeout: datetime.timedelta | None = None
     """None: no limit."""
-    retry: Retry = DEFAULT_RETRY
+    retry: Retry | None = None
+    """None: as the mesh does by default."""
     fault: Fault | None = None
     mirrors: tuple[Mirror, ...] = ()
     cors: Cors | None = None
@@ -205,7 +223,7 @@ class L4Rule(msgspec.Struct, frozen=True):
 class RouteTable(msgspec.Struct, frozen=True):
     source: ObjectKey
     hosts: tuple[str, ...]
-    """Full names; `*` or a left-most wildcard too."""
+    """Full names; `*` or a left-most wildcard too. Empty: only other tables use it."""
     gateways: tuple[str, ...]
     """`mesh` or `namespace/name`; never empty."""
     export_to: tuple[str, ...]
@@ -217,3 +235,19 @@ class RouteTable(msgspec.Struct, frozen=True):
     @property
     def namespace(self) -> str:
         return self.source.namespace
+
+    @property
+    def named_gateways(self) -> frozenset[str]:
+        """The gateways it is for, those of single matches too."""
+        named = (
+            gateway
+            for rules in (self.http, self.tls, self.tcp)
+            for rule in rules
+            for match in rule.matches
+            for gateway in match.gateways
+        )
+        return frozenset((*self.gateways, *named))
+
+    def speaks(self, layer: str) -> bool:
+        """Whether it has rules for `http`, `tls` or `tcp`."""
+        return bool({"http": self.http, "tls": self.tls, "tcp": self.tcp}[layer])

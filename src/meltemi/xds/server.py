@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 
-from meltemi.base.identity import Identity
 from meltemi.base.resource import BadNode, NodeInfo
 from meltemi.xds.cache import Cache
 from meltemi.xds.messages import BadRequest, DeltaRequest, Request, parse, parse_delta
@@ -32,8 +31,15 @@ OPTIONS = (
 
 _LONGEST_START = 30.0
 
-PeerIdentity = Callable[[str], Identity | None]
 Context = Any
+
+
+class NotNow(Exception):
+    """It cannot be said yet whether a proxy may be served: it should come again."""
+
+
+Admit = Callable[[str, NodeInfo], Awaitable[NodeInfo | None]]
+"""(gRPC peer, what it says of itself) to the node as it is known; None: it is somebody else."""
 
 
 class Discovery:
@@ -46,15 +52,15 @@ class Discovery:
         *,
         on_connect: Callable[[NodeInfo], None],
         on_disconnect: Callable[[str], None],
-        is_trusted: Callable[[str, NodeInfo], bool] = lambda _peer, _node: True,
+        admit: Admit | None = None,
     ) -> None:
-        """`is_trusted(peer, node)`: whether a gRPC peer may speak for a node."""
+        """Without `admit` every peer may speak for any node."""
         self.ready = asyncio.Event()
         self._cache = cache
         self._status = status
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
-        self._is_trusted = is_trusted
+        self._admit = admit
         self._open: dict[str, int] = {}
 
     def add_to(self, server: Any) -> None:
@@ -95,18 +101,30 @@ class Discovery:
             log.warning("refused a stream of %s: %s", context.peer(), error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             return
-        if not self._is_trusted(context.peer(), first.node):
-            log.warning(
-                "refused %s: its certificate is not for node %s", context.peer(), first.node.id
-            )
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not this node's identity")
+        node = await self._admitted(context, first.node)
         wake = asyncio.Event()
-        session = form(first.node.id, self._cache, wake.set)
-        self._arrive(session, first.node)
+        session = form(node.id, self._cache, wake.set)
+        self._arrive(session, node)
         try:
             await _converse(session, first, requests, context, read, wake, self._status)
         finally:
             self._leave(session)
+
+    async def _admitted(self, context: Context, claimed: NodeInfo) -> NodeInfo:
+        """The node as we know it, or the end of the stream."""
+        if self._admit is None:
+            return claimed
+        try:
+            node = await self._admit(context.peer(), claimed)
+        except NotNow as error:
+            log.warning("%s must come again: %s", claimed.id, error)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise
+        if node is None:
+            log.warning("refused %s: its certificate is not for %s", context.peer(), claimed.id)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not this node's identity")
+            raise NotNow("refused")
+        return node
 
     def _arrive(self, session: Session, node: NodeInfo) -> None:
         self._cache.open(session)

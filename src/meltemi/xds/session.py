@@ -151,6 +151,10 @@ class Session:
         for name in list(found.dirty):
             resource = self._cache.get(self._node, type_url, name)
             if resource is None:
+                if type_url == SECRET:
+                    # What held it goes by itself; what still asks for it keeps what it has.
+                    found.dirty.pop(name)
+                    continue
                 if name not in found.has and not self._is_awaited(type_url, name):
                     found.dirty.pop(name)
                     continue

@@ -196,7 +196,7 @@ def test_a_gateway_opens_its_port_and_routes(mesh: Mesh, client: str) -> None:
         "router", "10.44.9.9", "front-1", {"istio": "ingress"}, namespace="istio-system"
     )
     assert list(mesh.sees(front, LISTENER)) == ["0.0.0.0_8080"]
-    (host,) = mesh.sees(front, ROUTE)["http.80"]["virtual_hosts"]
+    (host,) = mesh.sees(front, ROUTE)["http.8080"]["virtual_hosts"]
     assert host["domains"] == ["*"]
     assert [r["match"] for r in host["routes"]] == [{"path": "/reviews"}, {"prefix": "/static"}]
     mesh.graph.verify()

@@ -51,7 +51,9 @@ def table(text: str) -> RouteTable:
     body = {"metadata": {"name": "routes", "namespace": "default"}, "spec": yaml.safe_load(text)}
     found = decode("VirtualService", json.dumps(body).encode()).value
     assert isinstance(found, net.VirtualService)
-    return table_from_virtual_service(found, "cluster.local")
+    outcome = table_from_virtual_service(found, "cluster.local", lambda _key: None)
+    assert outcome.value is not None
+    return outcome.value
 
 
 def policy(text: str) -> DestinationPolicy:

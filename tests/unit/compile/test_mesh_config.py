@@ -275,8 +275,7 @@ def test_a_field_recompiles_only_what_reads_it(mesh: Mesh, client: str) -> None:
         "clusters": sealed.clusters,
         "endpoints": sealed.endpoints,
         "hosts": sealed.hosts,
-        "tcp": sealed.tcp,
-        "http": sealed.http,
+        "listeners": sealed.listeners,
         "inbound": sealed.inbound,
     }
 
@@ -286,6 +285,6 @@ def test_a_field_recompiles_only_what_reads_it(mesh: Mesh, client: str) -> None:
         return {n for n, view in views.items() if view.runs != before[n]}  # type: ignore[attr-defined]
 
     mesh.apply(config("{}"))
-    assert reran("accessLogFile: /dev/stdout") == {"tcp", "http", "inbound"}
+    assert reran("accessLogFile: /dev/stdout") == {"listeners", "inbound"}
     assert reran("accessLogFile: /dev/stdout\nconnectTimeout: 3s") == {"clusters"}
     assert reran("accessLogFile: /dev/stdout\nconnectTimeout: 3s\ningressClass: x") == set()

@@ -4,13 +4,19 @@ A Problem of severity ERROR refuses the object; warnings let it pass. One module
 holds what they share.
 """
 
+from collections.abc import Iterator
+
 from meltemi.api import networking as net
+from meltemi.api.ingress import Ingress
 from meltemi.api.meta import Object
 from meltemi.api.security import PeerAuthentication
 from meltemi.api.validate.destination_rule import destination_rule
-from meltemi.api.validate.gateway import gateway
+from meltemi.api.validate.gateway import gateway, gateway_ignored
+from meltemi.api.validate.ingress import ingress
 from meltemi.api.validate.peer_authentication import peer_authentication
 from meltemi.api.validate.virtual_service import virtual_service
+from meltemi.api.validate.words import Advice, Finding
+from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Problem, Severity
 
 __all__ = ["validate"]
@@ -25,11 +31,27 @@ def validate(obj: Object) -> tuple[Problem, ...]:
             findings = destination_rule(obj.spec)
         case net.Gateway():
             findings = gateway(obj.spec)
+        case Ingress():
+            findings = ingress(obj.spec)
         case PeerAuthentication():
             findings = peer_authentication(obj)
         case _:
             return ()
-    return tuple(
-        Problem(Code.BAD_VALUE, Severity.ERROR, obj.key, path, message)
-        for path, message in findings
+    return (
+        *(_problem(obj.key, finding) for finding in findings),
+        *(_problem(obj.key, Advice(*finding)) for finding in ignored(obj)),
     )
+
+
+def ignored(obj: Object) -> Iterator[Finding]:
+    """Fields that are accepted, as Istio accepts them, and that nothing here follows."""
+    match obj:
+        case net.Gateway():
+            yield from gateway_ignored(obj.spec)
+
+
+def _problem(about: ObjectKey, finding: Finding) -> Problem:
+    if isinstance(finding, Advice):
+        return Problem(finding.code, Severity.WARNING, about, finding.path, finding.message)
+    path, message = finding
+    return Problem(Code.BAD_VALUE, Severity.ERROR, about, path, message)

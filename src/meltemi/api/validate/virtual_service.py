@@ -1,139 +1,112 @@
 """What a VirtualService may say (mesh-semantics 1.2)."""
 
-import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from meltemi.api import networking as net
-from meltemi.api.validate import words
-from meltemi.api.validate.words import Finding
+from meltemi.api.validate import headers, words
+from meltemi.api.validate.http_route import destination, http_rule
+from meltemi.api.validate.words import Advice, Finding
 
-_REDIRECTS = (301, 302, 303, 307, 308)
+_MESH = "mesh"
+_LARGEST_SUM = 2**32 - 1
 
 
 def virtual_service(spec: net.VirtualServiceSpec) -> Iterator[Finding]:
-    for i, host in enumerate(spec.hosts):
-        yield from words.host(host, f"spec.hosts[{i}]")
+    yield from _hosts(spec)
+    for i, name in enumerate(spec.gateways):
+        yield from words.gateway(name, f"spec.gateways[{i}]")
+    yield from words.namespaces(spec.export_to, "spec.exportTo")
+    if not spec.hosts:
+        yield from _delegate(spec)
     if not (spec.http or spec.tcp or spec.tls):
         yield "spec", "it routes nothing: give it http, tls or tcp rules"
     for i, rule in enumerate(spec.http):
-        yield from _http_rule(rule, f"spec.http[{i}]", delegated=not spec.hosts)
+        path = f"spec.http[{i}]"
+        yield from http_rule(rule, path, delegated=not spec.hosts)
+        if rule.route:
+            yield from weights([(r.destination, r.weight) for r in rule.route], path)
+            for j, route in enumerate(rule.route):
+                yield from headers.edits(route.headers, f"{path}.route[{j}].headers")
     for i, tls in enumerate(spec.tls):
         path = f"spec.tls[{i}]"
         if not tls.match:
             yield f"{path}.match", "a tls rule needs a match with sniHosts"
         for j, match in enumerate(tls.match):
-            if not match.sni_hosts:
-                yield f"{path}.match[{j}].sniHosts", "at least one SNI host is needed"
-        yield from _destinations([(r.destination, r.weight) for r in tls.route], path)
+            yield from _sni(match, spec.hosts, f"{path}.match[{j}]")
+            yield from _l4_match(match, f"{path}.match[{j}]")
+        yield from weights([(r.destination, r.weight) for r in tls.route], path)
     for i, tcp in enumerate(spec.tcp):
         path = f"spec.tcp[{i}]"
-        yield from _destinations([(r.destination, r.weight) for r in tcp.route], path)
+        for j, attributes in enumerate(tcp.match):
+            yield from _l4_match(attributes, f"{path}.match[{j}]")
+        yield from weights([(r.destination, r.weight) for r in tcp.route], path)
 
 
-def _http_rule(rule: net.HTTPRoute, path: str, *, delegated: bool) -> Iterator[Finding]:
-    for i, match in enumerate(rule.match):
-        yield from _http_match(match, f"{path}.match[{i}]")
-    actions = [
-        name
-        for name, given in (
-            ("route", rule.route),
-            ("redirect", rule.redirect),
-            ("directResponse", rule.direct_response),
-            ("delegate", rule.delegate),
+def _hosts(spec: net.VirtualServiceSpec) -> Iterator[Finding]:
+    for i, host in enumerate(spec.hosts):
+        path = f"spec.hosts[{i}]"
+        yield from words.host(host, path)
+        if host in spec.hosts[:i]:
+            yield path, f"{host!r} is there twice: remove one"
+        if host == "*" and _MESH in (spec.gateways or (_MESH,)):
+            yield path, '"*" would take every service of the mesh: name hosts, or only gateways'
+
+
+def _delegate(spec: net.VirtualServiceSpec) -> Iterator[Finding]:
+    """Without hosts it is a delegate, which only rules of others lead to."""
+    if spec.gateways:
+        yield "spec.gateways", "a delegate (no hosts) has no gateways: they are those of its roots"
+    if spec.tls or spec.tcp:
+        layer = "tls" if spec.tls else "tcp"
+        yield f"spec.{layer}", "a delegate (no hosts) has http rules only"
+
+
+def _sni(match: net.TLSMatchAttributes, hosts: Sequence[str], path: str) -> Iterator[Finding]:
+    if not match.sni_hosts:
+        yield f"{path}.sniHosts", "at least one SNI host is needed"
+    for i, name in enumerate(match.sni_hosts):
+        where = f"{path}.sniHosts[{i}]"
+        yield from words.host(name, where)
+        if name in match.sni_hosts[:i]:
+            yield where, f"{name!r} is there twice: remove one"
+        if not any(_within(name, host) for host in hosts):
+            yield where, f"{name[:80]!r} is under none of spec.hosts: add it there"
+
+
+def _within(name: str, host: str) -> bool:
+    """A short host stands for the full name of a service too."""
+    if host.startswith("*."):
+        return name.endswith(host[1:])
+    return host in ("*", name) or ("." not in host and name.startswith(f"{host}."))
+
+
+def _l4_match(match: net.L4MatchAttributes, path: str) -> Iterator[Finding]:
+    for i, text in enumerate(match.destination_subnets):
+        yield from words.subnet(text, f"{path}.destinationSubnets[{i}]")
+    if match.port:
+        yield from words.port(match.port, f"{path}.port")
+    yield from words.labels(match.source_labels, f"{path}.sourceLabels")
+    for i, name in enumerate(match.gateways):
+        yield from words.gateway(name, f"{path}.gateways[{i}]")
+    if match.source_subnet:
+        yield Advice(
+            f"{path}.sourceSubnet",
+            "it is not tested, here as in Istio: use sourceLabels or sourceNamespace",
         )
-        if given
-    ]
-    if len(actions) > 1:
-        yield path, f"{' and '.join(actions)} exclude each other: keep one of them"
-    if not actions:
-        yield path, "it does nothing: give it a route, redirect, directResponse or delegate"
-    if rule.delegate is not None and delegated:
-        yield f"{path}.delegate", "a delegate cannot delegate further"
-    if rule.redirect is not None:
-        yield from _redirect(rule, path)
-    if rule.direct_response is not None and not 100 <= rule.direct_response.status <= 599:
-        yield f"{path}.directResponse.status", "must be from 100 to 599"
-    if rule.route:
-        yield from _destinations([(r.destination, r.weight) for r in rule.route], path)
-    if rule.timeout is not None and rule.timeout < datetime.timedelta():
-        yield f"{path}.timeout", "must not be negative"
-    if rule.retries is not None and rule.retries.attempts < 0:
-        yield f"{path}.retries.attempts", "must not be negative"
-    if rule.fault is not None:
-        yield from _fault(rule.fault, f"{path}.fault")
-    if rule.mirror is not None and rule.mirrors:
-        yield f"{path}.mirrors", "mirror and mirrors exclude each other: keep one of them"
-    if rule.mirror_percentage is not None:
-        yield from words.percent(rule.mirror_percentage.value, f"{path}.mirrorPercentage.value")
-    for i, mirror in enumerate(rule.mirrors):
-        if mirror.percentage is not None:
-            yield from words.percent(
-                mirror.percentage.value, f"{path}.mirrors[{i}].percentage.value"
-            )
 
 
-def _http_match(match: net.HTTPMatchRequest, path: str) -> Iterator[Finding]:
-    single = (("uri", match.uri), ("scheme", match.scheme), ("method", match.method),
-              ("authority", match.authority))  # fmt: skip
-    maps = (("headers", match.headers), ("withoutHeaders", match.without_headers),
-            ("queryParams", match.query_params))  # fmt: skip
-    for name, value in single:
-        if value is not None:
-            yield from words.string_match(value, f"{path}.{name}")
-    for name, values in maps:
-        for key, value in values.items():
-            if not key:
-                yield f"{path}.{name}", "a name must not be empty"
-            yield from words.string_match(value, f"{path}.{name}[{key}]")
-
-
-def _redirect(rule: net.HTTPRoute, path: str) -> Iterator[Finding]:
-    redirect = rule.redirect
-    if redirect is None:
-        return
-    if rule.rewrite is not None:
-        yield f"{path}.rewrite", "a redirect cannot rewrite: put the new path into redirect.uri"
-    if rule.fault is not None:
-        yield f"{path}.fault", "a redirect has no upstream to inject faults into"
-    if redirect.redirect_code and redirect.redirect_code not in _REDIRECTS:
-        yield f"{path}.redirect.redirectCode", f"must be one of {', '.join(map(str, _REDIRECTS))}"
-
-
-def _destinations(routes: list[tuple[net.Destination, int]], path: str) -> Iterator[Finding]:
-    total = 0
-    for i, (destination, weight) in enumerate(routes):
-        where = f"{path}.route[{i}]"
-        if not destination.host:
-            yield f"{where}.destination.host", "a destination needs a host"
-        else:
-            yield from words.host(destination.host, f"{where}.destination.host")
-        if weight < 0:
-            yield f"{where}.weight", "must not be negative"
-        total += weight
+def weights(routes: Sequence[tuple[net.Destination, int]], path: str) -> Iterator[Finding]:
+    """The destinations of one rule and their shares."""
     if not routes:
         yield f"{path}.route", "at least one destination is needed"
-    elif len(routes) > 1 and total == 0:
+    for i, (target, weight) in enumerate(routes):
+        yield from destination(target, f"{path}.route[{i}].destination")
+        yield from words.count(weight, f"{path}.route[{i}].weight")
+    total = sum(weight for _, weight in routes)
+    if len(routes) > 1 and total == 0:
         yield (
             f"{path}.route",
-            ("the weights of several destinations must not all be zero: give each its share"),
+            "the weights of several destinations must not all be zero: give each its share",
         )
-
-
-def _fault(fault: net.HTTPFaultInjection, path: str) -> Iterator[Finding]:
-    if fault.delay is not None:
-        delay = fault.delay
-        if delay.exponential_delay is not None:
-            yield f"{path}.delay.exponentialDelay", "not supported: use fixedDelay"
-        elif delay.fixed_delay is None or delay.fixed_delay < datetime.timedelta(milliseconds=1):
-            yield f"{path}.delay.fixedDelay", "must be at least 1ms"
-        if delay.percentage is not None:
-            yield from words.percent(delay.percentage.value, f"{path}.delay.percentage.value")
-        yield from words.percent(delay.percent, f"{path}.delay.percent")
-    if fault.abort is not None:
-        abort = fault.abort
-        if abort.http2_error is not None:
-            yield f"{path}.abort.http2Error", "not supported: use httpStatus or grpcStatus"
-        elif abort.grpc_status is None and not 200 <= (abort.http_status or 0) <= 599:
-            yield f"{path}.abort.httpStatus", "must be from 200 to 599"
-        if abort.percentage is not None:
-            yield from words.percent(abort.percentage.value, f"{path}.abort.percentage.value")
+    if total > _LARGEST_SUM:
+        yield f"{path}.route", f"the weights add up to more than {_LARGEST_SUM}"

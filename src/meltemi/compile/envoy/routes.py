@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
-from meltemi.compile import ir, names
+from meltemi.api.networking import GRPC_STATUSES
+from meltemi.compile import ir
 from meltemi.compile.envoy.kit import Kit, set_duration, set_fraction, set_matcher
-from meltemi.compile.settings import MeshSettings
 from meltemi.model.route import (
+    ClaimMatch,
     Cors,
     DirectResponse,
     Exact,
@@ -23,17 +23,12 @@ from meltemi.model.route import (
 
 _FAULT = "envoy.filters.http.fault"
 _CORS = "envoy.filters.http.cors"
+_JWT = "envoy.filters.http.jwt_authn"
+_PAYLOAD = "payload"
 _OVERWRITE = 2
 _CODES = {301: 0, 302: 1, 303: 2, 307: 3, 308: 4}
 _PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
 _PREVIOUS_PRIORITIES = "envoy.retry_priorities.previous_priorities"
-_GRPC_NAMES = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
-    "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
-    "UNAUTHENTICATED",
-)  # fmt: skip
-_GRPC = {name: number for number, name in enumerate(_GRPC_NAMES)}
 
 
 def virtual_host(kit: Kit, plan: ir.VirtualHost) -> Any:
@@ -44,18 +39,6 @@ def virtual_host(kit: Kit, plan: ir.VirtualHost) -> Any:
     for route in plan.routes:
         _route(kit, message.routes.add(), route)
     return message
-
-
-def fallback_host(kit: Kit, settings: MeshSettings) -> Any:
-    """Where requests for unknown hosts go: on to the address the client chose, or refused."""
-    if settings.allow_any:
-        forward = ir.Forward(
-            (ir.WeightedCluster(names.PASSTHROUGH, 100),), None, None, Retry(attempts=0)
-        )
-        route = ir.Route(names.ALLOW_ANY, ir.Match(Prefix("/")), forward)
-        return virtual_host(kit, ir.VirtualHost(names.ALLOW_ANY, ("*",), (route,)))
-    route = ir.Route(names.BLOCK_ALL, ir.Match(Prefix("/")), DirectResponse(502))
-    return virtual_host(kit, ir.VirtualHost(names.BLOCK_ALL, ("*",), (route,)))
 
 
 def configuration(kit: Kit, name: str, hosts: Iterable[bytes], *, validate: bool = False) -> bytes:
@@ -90,6 +73,7 @@ def element(kit: Kit, host: Any) -> bytes:
 
 def _route(kit: Kit, target: Any, route: ir.Route) -> None:
     target.name = route.name
+    target.stat_prefix = route.stat_prefix
     _match(target.match, route.match)
     match route.action:
         case ir.Forward():
@@ -129,6 +113,8 @@ def _match(target: Any, match: ir.Match) -> None:
             item.present_match = True
         else:
             set_matcher(item.string_match, parameter.matcher)
+    for claim in match.claims:
+        _claim(target.dynamic_metadata.add(), claim)
 
 
 def _header(target: Any, header: NamedMatch) -> None:
@@ -142,6 +128,20 @@ def _header(target: Any, header: NamedMatch) -> None:
     target.treat_missing_header_as_empty = header.absent
 
 
+def _claim(target: Any, claim: ClaimMatch) -> None:
+    """A claim is where the JWT filter leaves a verified token's content."""
+    target.filter = _JWT
+    for part in (_PAYLOAD, *claim.path):
+        target.path.add(key=part)
+    target.invert = claim.absent
+    if isinstance(claim.matcher, Present):
+        target.value.present_match = True
+        return
+    alone, listed = (target.value.or_match.value_matchers.add() for _ in range(2))
+    set_matcher(alone.string_match, claim.matcher)
+    set_matcher(listed.list_match.one_of.string_match, claim.matcher)
+
+
 def _forward(kit: Kit, target: Any, action: ir.Forward) -> None:
     if len(action.clusters) == 1 and action.clusters[0].headers == HeaderEdits():
         target.cluster = action.clusters[0].cluster
@@ -149,6 +149,7 @@ def _forward(kit: Kit, target: Any, action: ir.Forward) -> None:
         for weighted in action.clusters:
             item = target.weighted_clusters.clusters.add(name=weighted.cluster)
             item.weight.value = weighted.weight
+            item.host_rewrite_literal = weighted.authority
             _edits(item, weighted.headers)
     if action.timeout is None:
         target.timeout.SetInParent()
@@ -188,7 +189,7 @@ def _retry(kit: Kit, target: Any, retry: Retry, *, hashed: bool) -> None:
     policy = target.retry_policy
     policy.retry_on = ",".join(retry.on)
     policy.num_retries.value = retry.attempts
-    policy.retriable_status_codes.extend(retry.statuses or (503,))
+    policy.retriable_status_codes.extend(retry.statuses)
     policy.host_selection_retry_max_attempts = 5
     if retry.per_try is not None:
         set_duration(policy.per_try_timeout, retry.per_try)
@@ -212,14 +213,17 @@ def _hash(target: Any, policy: ir.HashPolicy) -> None:
         target.cookie.path = policy.cookie_path
         if policy.cookie_ttl is not None:
             set_duration(target.cookie.ttl, policy.cookie_ttl)
+        for name, value in policy.cookie_attributes:
+            target.cookie.attributes.add(name=name, value=value)
     else:
         target.connection_properties.source_ip = True
 
 
 def _redirect(target: Any, action: Redirect) -> None:
-    if action.path:
-        parts = urlsplit(action.path)
-        target.path_redirect = action.path if parts.path else "/"
+    if action.prefix:
+        target.prefix_rewrite = action.path
+    elif action.path:
+        target.path_redirect = action.path
     target.host_redirect = action.authority
     target.scheme_redirect = action.scheme
     if action.port is not None:
@@ -252,7 +256,7 @@ def _fault(kit: Kit, fault: Fault) -> Any:
         set_fraction(message.delay.percentage, fault.delay.percent)
     if fault.abort is not None:
         if fault.abort.grpc_status is not None:
-            message.abort.grpc_status = _GRPC.get(fault.abort.grpc_status.upper(), 2)
+            message.abort.grpc_status = GRPC_STATUSES.index(fault.abort.grpc_status.upper())
         else:
             message.abort.http_status = fault.abort.status or 500
         set_fraction(message.abort.percentage, fault.abort.percent)
@@ -262,10 +266,8 @@ def _fault(kit: Kit, fault: Fault) -> Any:
 def _cors(kit: Kit, cors: Cors) -> Any:
     message = kit.new("envoy.extensions.filters.http.cors.v3.CorsPolicy")
     for origin in cors.origins:
-        if isinstance(origin, Exact) and origin.value == "*":
-            message.allow_origin_string_match.add().safe_regex.regex = ".*"
-        elif not isinstance(origin, Present):
-            set_matcher(message.allow_origin_string_match.add(), origin)
+        anyone = origin if not isinstance(origin, Present) else Exact("*")
+        set_matcher(message.allow_origin_string_match.add(), anyone)
     message.allow_methods = ",".join(cors.methods)
     message.allow_headers = ",".join(cors.allow_headers)
     message.expose_headers = ",".join(cors.expose_headers)

@@ -61,9 +61,9 @@ def _parameters(target: Any, plan: ir.ServerTls) -> None:
 def _own_certificates(common: Any, plan: ir.ServerTls) -> None:
     for name in plan.credentials:
         _ads_secret(common.tls_certificate_sds_secret_configs.add(), name)
-    if plan.files is not None:
+    for chain, key in plan.files:
         pair = common.tls_certificates.add()
-        pair.certificate_chain.filename, pair.private_key.filename = plan.files
+        pair.certificate_chain.filename, pair.private_key.filename = chain, key
 
 
 def _authority(common: Any, plan: ir.ServerTls) -> None:
@@ -76,6 +76,8 @@ def _authority(common: Any, plan: ir.ServerTls) -> None:
     else:
         validation = common.validation_context
         validation.trusted_ca.filename = plan.authority_file
+    if plan.revoked_file:
+        validation.crl.filename = plan.revoked_file
     for name in plan.subject_alt_names:
         for kind in (_DNS, _URI):
             validation.match_typed_subject_alt_names.add(san_type=kind).matcher.exact = name

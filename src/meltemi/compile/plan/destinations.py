@@ -26,6 +26,8 @@ class Client(NamedTuple):
     labels: tuple[tuple[str, str], ...]
     port: int
     """The listener's port, as the service (not the pod) numbers it."""
+    tls: bool = False
+    """Requests come in TLS that the proxy ends: their scheme is https."""
 
 
 class Resolver(NamedTuple):
@@ -144,5 +146,12 @@ def hash_policies(blocks: Blocks) -> tuple[ir.HashPolicy, ...]:
         return (ir.HashPolicy(query=consistent.http_query_parameter_name),)
     if consistent.http_cookie is not None:
         cookie = consistent.http_cookie
-        return (ir.HashPolicy(cookie=cookie.name, cookie_path=cookie.path, cookie_ttl=cookie.ttl),)
+        return (
+            ir.HashPolicy(
+                cookie=cookie.name,
+                cookie_path=cookie.path,
+                cookie_ttl=cookie.ttl,
+                cookie_attributes=tuple((a.name, a.value) for a in cookie.attributes),
+            ),
+        )
     return (ir.HashPolicy(source=True),) if consistent.use_source_ip else ()

@@ -1,18 +1,33 @@
 """Gateways: the listeners of a gateway proxy and the routes bound to them (mesh-semantics 1.4)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from meltemi.base.problems import Code, Problem, Severity
+from meltemi.base.problems import Code, Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan.destinations import Client, Resolver
-from meltemi.compile.plan.routes import Planned, table_routes
+from meltemi.compile.plan.gateway_routes import Binder
+from meltemi.compile.plan.gateway_servers import (
+    ANY_ADDRESS,
+    Bound,
+    Place,
+    Speech,
+    merge,
+    sni_names,
+)
+from meltemi.compile.plan.l4 import PlannedL4, tcp_routes, tls_routes
+from meltemi.compile.plan.secrets import Secrets
 from meltemi.compile.scope import ScopeKey
-from meltemi.model.gateway import GatewayDef, Server, ServerHost
-from meltemi.model.hosts import hosts_overlap, is_visible, matches_host
+from meltemi.model.gateway import (
+    AutoPassthrough,
+    ClientCheck,
+    GatewayDef,
+    Passthrough,
+    Terminate,
+)
+from meltemi.model.hosts import hosts_overlap, narrower
 from meltemi.model.route import RouteTable
-
-_PLAIN = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB"})
+from meltemi.model.service import Protocol
 
 
 class GatewayPlan(NamedTuple):
@@ -24,150 +39,258 @@ class GatewayPlan(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-class _Bound(NamedTuple):
-    """One server of one gateway, on the port the pod listens on."""
-
-    gateway: GatewayDef
-    server: Server
-    port: int
-
-
 def plan(
     scope: ScopeKey,
     gateways: Sequence[GatewayDef],
-    tables: Sequence[RouteTable],
+    tables: Callable[[str], Sequence[RouteTable]],
     resolver: Resolver,
-    target_ports: Mapping[int, int],
+    target_ports: Mapping[int, Sequence[int]],
+    secrets: Secrets,
 ) -> GatewayPlan:
-    """Merge the servers of all gateways that select the scope's labels, port by port.
-
-    `target_ports` translates Service ports to the pod's; a port without a Service is taken as is.
-    """
-    problems: list[Problem] = []
-    by_port: dict[int, list[_Bound]] = {}
-    for gateway in sorted(gateways, key=lambda g: g.created):
-        if not gateway.selector.items() <= dict(scope.labels).items():
-            continue
-        for server in gateway.servers:
-            port = target_ports.get(server.port, server.port)
-            by_port.setdefault(port, []).append(_Bound(gateway, server, port))
-    listeners: list[ir.Listener] = []
-    routes: dict[str, tuple[ir.VirtualHost, ...]] = {}
-    for port in sorted(by_port):
-        plain, conflicts = _plain_servers(by_port[port])
-        problems.extend(conflicts)
-        if plain:
-            number = plain[0].server.port
-            name = names.gateway_route(number)
-            listeners.append(_listener(plain, port, name))
-            routes[name] = _virtual_hosts(plain, scope, tables, resolver, problems)
-    return GatewayPlan(tuple(listeners), routes, tuple(problems))
+    """Everything a gateway proxy serves. `tables`: those that name a gateway, in any order."""
+    merged = merge(scope, gateways, target_ports)
+    planner = _Planner(Binder(scope, tables, resolver), secrets)
+    listeners = [found for place in merged.places if (found := planner.listener(place))]
+    problems = dict.fromkeys((*merged.problems, *planner.problems, *planner.binder.problems))
+    return GatewayPlan(tuple(listeners), planner.routes, tuple(problems))
 
 
-def _listener(plain: Sequence[_Bound], port: int, routes: str) -> ir.Listener:
-    """One plaintext port: it faces strangers."""
-    first = plain[0]
-    bind = first.server.bind or "0.0.0.0"
-    http = ir.Http(f"outbound_{names.wildcard_listener(first.server.port)}", routes)
-    source, path = first.gateway.source, first.server.path
-    return ir.Listener(
-        name=names.address_listener(bind, port),
-        side=ir.Side.EDGE,
-        address=bind,
-        port=port,
-        chains=(ir.FilterChain("", ir.ChainMatch(), http, source=source, path=path),),
-        sources=tuple(dict.fromkeys(item.gateway.source for item in plain)),
-    )
+class _Planner:
+    """Plans the places of one scope; collects their route configurations and problems."""
 
+    def __init__(self, binder: Binder, secrets: Secrets) -> None:
+        self.binder = binder
+        self._secrets = secrets
+        self.routes: dict[str, tuple[ir.VirtualHost, ...]] = {}
+        self.problems: list[Problem] = []
 
-def _plain_servers(bound: Sequence[_Bound]) -> tuple[list[_Bound], list[Problem]]:
-    """The plaintext HTTP servers of a port; others on it are reported, and harm nothing."""
-    plain: list[_Bound] = []
-    problems: list[Problem] = []
-    for item in bound:
-        if item.server.protocol in _PLAIN:
-            plain.append(item)
-        else:
-            problems.append(
-                Problem(
-                    Code.NOT_SUPPORTED,
-                    Severity.WARNING,
-                    item.gateway.source,
-                    f"{item.server.path}.port.protocol",
-                    f"servers of protocol {item.server.protocol} are not served yet: use HTTP",
-                )
-            )
-    return plain, problems
-
-
-def _virtual_hosts(
-    bound: Sequence[_Bound],
-    scope: ScopeKey,
-    tables: Sequence[RouteTable],
-    resolver: Resolver,
-    problems: list[Problem],
-) -> tuple[ir.VirtualHost, ...]:
-    """One virtual host for each host that tables bind: their routes in order of age, those that
-    match everything last. A server with httpsRedirect redirects, whatever is bound to it."""
-    routes: dict[str, list[ir.Route]] = {}
-    redirecting: set[str] = set()
-    for item in bound:
-        redirects = item.server.tls is not None and item.server.tls.https_redirect
-        if redirects:
-            own = [host.host for host in item.server.hosts]
-            routes |= {host: routes.get(host, []) for host in own}
-            redirecting.update(own)
-        for table in sorted(tables, key=lambda t: t.created):
-            found = _bind(table, item, scope, resolver)
-            for host, planned in found.items():
-                routes.setdefault(host, []).extend(
-                    r for r in planned.routes if r not in routes[host]
-                )
-                problems.extend(p for p in planned.problems if p not in problems)
-                if redirects:
-                    redirecting.add(host)
-    port = bound[0].server.port
-    return tuple(
-        ir.VirtualHost(
-            name=names.virtual_host(host, port),
-            domains=(host,),
-            routes=tuple(sorted(routes[host], key=_is_last)),
-            https_only=host in redirecting,
+    def listener(self, place: Place) -> ir.Listener | None:
+        """None when nothing could be served there: a closed port says so at once."""
+        match place.speech:
+            case Speech.HTTP:
+                chains = [self._plain_http(place)]
+            case Speech.TCP:
+                chains = list(self._plain_tcp(place))
+            case Speech.TLS:
+                chains = list(self._tls(place))
+        if not chains:
+            return None
+        return ir.Listener(
+            name=names.address_listener(place.address, place.port),
+            side=ir.Side.EDGE,
+            address=place.address,
+            port=place.port,
+            chains=tuple(chains),
+            inspects_tls=place.speech is Speech.TLS,
+            sources=tuple(dict.fromkeys(b.gateway.source for b in place.servers)),
         )
-        for host in sorted(routes)
+
+    def _plain_http(self, place: Place) -> ir.FilterChain:
+        """All plaintext servers of a port share one route configuration."""
+        bind = "" if place.address == ANY_ADDRESS else place.address
+        name = names.gateway_route(place.port, bind)
+        self.routes[name] = self.binder.virtual_hosts(place.servers)
+        first = place.servers[0]
+        return ir.FilterChain(
+            name=name,
+            match=ir.ChainMatch(),
+            network=_http(place, name),
+            source=first.gateway.source,
+            path=first.server.path,
+        )
+
+    def _plain_tcp(self, place: Place) -> Iterator[ir.FilterChain]:
+        (bound,) = place.servers
+        yield from self._forwarding(bound, place, self._l4(bound, tcp_routes), ir.ChainMatch())
+
+    def _tls(self, place: Place) -> Iterator[ir.FilterChain]:
+        """Chains told apart by SNI; of two for the same name the first is kept."""
+        taken: dict[tuple[str, str], ir.FilterChain] = {}
+        for bound in place.servers:
+            for chain in self._tls_server(bound, place):
+                free = self._free(bound, chain, taken)
+                if free is not None:
+                    yield free
+
+    def _tls_server(self, bound: Bound, place: Place) -> Iterator[ir.FilterChain]:
+        server = bound.server
+        match = ir.ChainMatch(sni=_envoy_names(sni_names(server)), transport=ir.Transport.TLS)
+        match server.tls:
+            case Passthrough():
+                yield from self._passing(bound, place)
+            case AutoPassthrough():
+                yield self._chain(bound, match, ir.Tcp(_prefix(place), None))
+            case Terminate():
+                tls = self._server_tls(bound, server.tls)
+                if tls is None:
+                    return
+                if server.protocol.is_http:
+                    yield self._https(bound, place, match, tls)
+                else:
+                    planned = self._l4(bound, tcp_routes)
+                    yield from self._forwarding(bound, place, planned, match, tls)
+
+    def _https(
+        self, bound: Bound, place: Place, match: ir.ChainMatch, tls: ir.ServerTls
+    ) -> ir.FilterChain:
+        """An HTTPS server has routes of its own: none of another server's are reachable there."""
+        source = bound.gateway.source
+        name = names.gateway_tls_route(
+            bound.server.port, bound.server.port_name, source.name, source.namespace
+        )
+        others = [b for b in place.servers if b is not bound]
+        self.routes[name] = self.binder.virtual_hosts((bound,), others)
+        return self._chain(bound, match, _http(place, name), tls)
+
+    def _passing(self, bound: Bound, place: Place) -> Iterator[ir.FilterChain]:
+        """TLS that goes on as it is, by the `tls` rules of what binds to the server."""
+        for route in self._l4(bound, tls_routes):
+            sni = _narrowed(route.sni_hosts, [host.host for host in bound.server.hosts])
+            if sni:
+                match = ir.ChainMatch(
+                    sni=_envoy_names(sni), addresses=route.subnets, transport=ir.Transport.TLS
+                )
+                yield self._chain(bound, match, _tcp(place, route), route=route)
+
+    def _forwarding(
+        self,
+        bound: Bound,
+        place: Place,
+        routes: Sequence[ir.L4Route],
+        match: ir.ChainMatch,
+        tls: ir.ServerTls | None = None,
+    ) -> Iterator[ir.FilterChain]:
+        """Bytes after TLS, or without any, by `tcp` rules; the first for a destination counts."""
+        seen: set[tuple[str, ...]] = set()
+        mongo = bound.server.protocol is Protocol.MONGO
+        for route in routes:
+            if route.subnets in seen:
+                continue
+            seen.add(route.subnets)
+            where = ir.ChainMatch(sni=match.sni, addresses=route.subnets, transport=match.transport)
+            yield self._chain(bound, where, _tcp(place, route, mongo=mongo), tls, route)
+
+    def _l4(
+        self, bound: Bound, rules: Callable[[RouteTable, Client, Resolver], PlannedL4]
+    ) -> tuple[ir.L4Route, ...]:
+        return self.binder.l4(bound, rules)
+
+    def _chain(
+        self,
+        bound: Bound,
+        match: ir.ChainMatch,
+        network: ir.Http | ir.Tcp,
+        tls: ir.ServerTls | None = None,
+        route: ir.L4Route | None = None,
+    ) -> ir.FilterChain:
+        source, path = bound.gateway.source, bound.server.path
+        if route is not None and route.source is not None:
+            source, path = route.source, route.path
+        where = ",".join(match.sni) or "*"
+        name = f"{bound.gateway.source.namespace}.{bound.gateway.source.name}.{where}"
+        return ir.FilterChain(name, match, network, tls, source, path)
+
+    def _free(
+        self, bound: Bound, chain: ir.FilterChain, taken: dict[tuple[str, str], ir.FilterChain]
+    ) -> ir.FilterChain | None:
+        """A chain without the names that an earlier one has: Envoy refuses two equal matches."""
+        kept: list[str] = []
+        for name in chain.match.sni or ("",):
+            keys = [(name, subnet) for subnet in chain.match.addresses or ("",)]
+            winner = next((taken[key] for key in keys if key in taken), None)
+            if winner is None:
+                kept.append(name)
+                taken |= dict.fromkeys(keys, chain)
+            elif chain.source is not None:
+                self.problems.append(
+                    Problem(
+                        Code.HOST_CONFLICT,
+                        bound.problem(Code.HOST_CONFLICT, "", "").severity,
+                        chain.source,
+                        chain.path,
+                        f"connections for {name or 'any host'} on port {bound.server.port} of "
+                        f"gateway {bound.gateway.name} already go where {winner.source} "
+                        f"{winner.path} says, which is older and wins; remove one of the two",
+                    )
+                )
+        if len(kept) == len(chain.match.sni or ("",)):
+            return chain
+        if not kept:
+            return None
+        match = ir.ChainMatch(
+            sni=tuple(kept), addresses=chain.match.addresses, transport=chain.match.transport
+        )
+        return ir.FilterChain(chain.name, match, chain.network, chain.tls, chain.source, chain.path)
+
+    def _server_tls(self, bound: Bound, tls: Terminate) -> ir.ServerTls | None:
+        """None when a certificate is missing: then only this server is not there."""
+        if tls.check is ClientCheck.MESH:
+            return ir.MESH_TLS
+        authority = ""
+        if tls.asks and not tls.authority_file:
+            authority = tls.authority or tls.credentials[0]
+        wanted = [(name, self._secrets.certificate(name)) for name in tls.credentials]
+        if authority:
+            wanted.append((authority, self._secrets.authority(authority)))
+        missing = [(name, why) for name, why in wanted if why]
+        for name, why in missing:
+            message = f"Secret {name!r}: {why}; until then this server is not opened"
+            problem = bound.problem(Code.UNKNOWN_SECRET, "tls.credentialName", message)
+            self.problems.append(problem)
+        if missing:
+            return None
+        kinds = [self._secrets.kind(name) for name in tls.credentials]
+        if len(set(kinds)) < len(kinds):
+            message = f"the certificates are both {kinds[0]}: one RSA and one ECDSA can share"
+            self.problems.append(bound.problem(Code.BAD_VALUE, "tls.credentialNames", message))
+            return None
+        return ir.ServerTls(
+            mode=_MODES[tls.check],
+            credentials=tuple(names.secret(name) for name in tls.credentials),
+            authority=names.secret_authority(authority) if authority else "",
+            files=tls.files,
+            authority_file=tls.authority_file if tls.asks else "",
+            revoked_file=tls.revoked_file if tls.asks else "",
+            alpn=("h2", "http/1.1") if bound.server.protocol.is_http else (),
+            min_version=tls.min_version,
+            max_version=tls.max_version,
+            ciphers=tls.ciphers,
+            subject_alt_names=tls.subject_alt_names,
+            spki=tls.spki,
+            hashes=tls.hashes,
+        )
+
+
+_MODES = {
+    ClientCheck.NONE: ir.ServerTlsMode.SIMPLE,
+    ClientCheck.REQUIRED: ir.ServerTlsMode.MUTUAL,
+    ClientCheck.OPTIONAL: ir.ServerTlsMode.OPTIONAL_MUTUAL,
+}
+
+
+def _prefix(place: Place) -> str:
+    return f"outbound_{place.address}_{place.port}"
+
+
+def _http(place: Place, routes: str) -> ir.Http:
+    return ir.Http(prefix=_prefix(place), routes=routes)
+
+
+def _tcp(place: Place, route: ir.L4Route, *, mongo: bool = False) -> ir.Tcp:
+    return ir.Tcp(_prefix(place), route.forward, mongo=mongo)
+
+
+def _envoy_names(sni: Sequence[str]) -> tuple[str, ...]:
+    """`*` is said by no condition at all; beside others it makes them pointless."""
+    return () if "*" in sni else tuple(sni)
+
+
+def _narrowed(sni_hosts: Sequence[str], hosts: Sequence[str]) -> tuple[str, ...]:
+    """The names that fall under a rule and under the server it is bound to."""
+    found = dict.fromkeys(
+        narrower(sni, host)
+        for sni in sni_hosts or ("*",)
+        for host in hosts
+        if hosts_overlap(sni, host)
     )
-
-
-def _is_last(route: ir.Route) -> bool:
-    return (
-        not route.match.headers
-        and not route.match.query
-        and (getattr(route.match.path, "value", "") in ("/", ".*"))
-    )
-
-
-def _bind(
-    table: RouteTable, item: _Bound, scope: ScopeKey, resolver: Resolver
-) -> Mapping[str, Planned]:
-    """The routes of a table under each host it shares with a server."""
-    gateway = item.gateway.name
-    named = {g for rule in table.http for match in rule.matches for g in match.gateways}
-    if gateway not in (*table.gateways, *named) or not table.http:
-        return {}
-    if not is_visible(table.export_to, scope.namespace):
-        return {}
-    shared = (_shared(host, table.namespace, item.server.hosts) for host in table.hosts)
-    hosts = [host for host in shared if host]
-    if not hosts:
-        return {}
-    client = Client(gateway, scope.namespace, scope.labels, item.server.port)
-    planned = table_routes(table, client, resolver)
-    return dict.fromkeys(hosts, planned) if planned.routes else {}
-
-
-def _shared(host: str, namespace: str, servers: Sequence[ServerHost]) -> str:
-    """The narrower of a table's host and the server's host that admits it; empty: none does."""
-    for server in servers:
-        if server.namespace in ("*", namespace) and hosts_overlap(host, server.host):
-            return host if matches_host(server.host, host) else server.host
-    return ""
+    return tuple(found)

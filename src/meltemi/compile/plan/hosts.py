@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from meltemi.compile import ir, names
-from meltemi.model.hosts import candidates, is_visible
-from meltemi.model.route import MESH, RouteTable
+from meltemi.compile.settings import MeshSettings
+from meltemi.model.route import DirectResponse, Prefix, Retry
 from meltemi.model.service import Service
 
 
@@ -27,27 +27,12 @@ def virtual_host(
     )
 
 
-def table_for(
-    host: str, tables: Sequence[RouteTable], namespace: str, gateway: str = MESH
-) -> RouteTable | None:
-    """The table a client in `namespace` applies: the most specific host, then the oldest."""
-    if not tables:
-        return None
-    visible = [t for t in tables if gateway in _gateways(t) and is_visible(t.export_to, namespace)]
-    for name in candidates(host):
-        fitting = [t for t in visible if name in t.hosts]
-        if fitting:
-            return min(fitting, key=lambda t: t.created)
-    return None
-
-
-def _gateways(table: RouteTable) -> frozenset[str]:
-    """The gateways a table is for, those of single matches too."""
-    named = [
-        gateway
-        for rules in (table.http, table.tls, table.tcp)
-        for rule in rules
-        for match in rule.matches
-        for gateway in match.gateways
-    ]
-    return frozenset((*table.gateways, *named))
+def fallback_host(settings: MeshSettings) -> ir.VirtualHost:
+    """Where requests for unknown hosts go: on to the address the client chose, or refused."""
+    action: ir.Forward | DirectResponse = DirectResponse(502)
+    name = names.BLOCK_ALL
+    if settings.allow_any:
+        name = names.ALLOW_ANY
+        through = ir.WeightedCluster(names.PASSTHROUGH, 100)
+        action = ir.Forward((through,), None, None, Retry(attempts=0))
+    return ir.VirtualHost(name, ("*",), (ir.Route(name, ir.Match(Prefix("/")), action),))

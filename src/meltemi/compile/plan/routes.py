@@ -7,9 +7,8 @@ import msgspec
 
 from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
-from meltemi.compile.plan.destinations import Client, Destinations, Place, Resolver, may_match
+from meltemi.compile.plan.destinations import Client, Destinations, Resolver, may_match
 from meltemi.model.route import (
-    DEFAULT_RETRY,
     DirectResponse,
     Exact,
     Forward,
@@ -22,7 +21,6 @@ from meltemi.model.route import (
     Regex,
     Rewrite,
     RouteTable,
-    Target,
     Weighted,
 )
 
@@ -34,10 +32,11 @@ class Planned(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def default_route(host: str, port: int, hashes: Sequence[ir.HashPolicy] = ()) -> ir.Route:
+def default_route(host: str, port: int, resolver: Resolver) -> ir.Route:
     """Where a request goes that no rule is about: the service it names."""
     cluster = ir.WeightedCluster(names.outbound(port, "", host), 100)
-    forward = ir.Forward((cluster,), None, None, DEFAULT_RETRY, (), tuple(hashes))
+    hashes = resolver.hashes(host, "", port)
+    forward = ir.Forward((cluster,), None, None, resolver.default_retry, (), hashes)
     return ir.Route("default", ANYTHING, forward)
 
 
@@ -48,16 +47,17 @@ def table_routes(table: RouteTable, client: Client, resolver: Resolver) -> Plann
     for rule in table.http:
         for route in planner.routes(rule):
             routes.append(route)
-            if _is_catch_all(route.match):
+            if is_catch_all(route.match):
                 return Planned(tuple(routes), planner.problems)
         if not rule.matches:
             break
     return Planned(tuple(routes), planner.problems)
 
 
-def _is_catch_all(match: ir.Match) -> bool:
+def is_catch_all(match: ir.Match) -> bool:
+    """Whether every request satisfies it."""
     any_path = match.path in (Prefix("/"), Regex(".*"))
-    return any_path and not match.headers and not match.query
+    return any_path and not (match.headers or match.claims or match.query)
 
 
 class _Planner:
@@ -69,19 +69,24 @@ class _Planner:
         self._resolver = resolver
         self._destinations = Destinations(client, resolver)
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(self._destinations.problems)
+
     def routes(self, rule: HttpRule) -> Iterator[ir.Route]:
         """One route for each match that can apply to this client."""
         for i, match in enumerate(rule.matches or (HttpMatch(),)):
             if self._applies(match):
                 yield ir.Route(
-                    name=f"{rule.name}.{match.name}".strip("."),
+                    name=_name(rule, match, i),
                     match=_envoy_match(match),
                     action=self._action(rule, match),
                     headers=_without_host(rule.headers),
                     fault=rule.fault,
                     cors=rule.cors,
-                    source=self._table.source,
-                    path=f"{rule.path}.match[{i}]" if rule.matches else rule.path,
+                    source=rule.source,
+                    path=match.field or (f"{rule.path}.match[{i}]" if rule.matches else rule.path),
+                    stat_prefix=match.stat_prefix,
                 )
 
     def _applies(self, match: HttpMatch) -> bool:
@@ -95,30 +100,59 @@ class _Planner:
         return may_match(client, match.port, match.source_namespace, match.source_labels)
 
     def _action(self, rule: HttpRule, match: HttpMatch) -> ir.Forward | Redirect | DirectResponse:
-        action = rule.action
-        if not isinstance(action, Forward):
-            return action
-        places = [self._place(w.target) for w in action.destinations]
+        match rule.action:
+            case Redirect():
+                return self._redirect(rule.action)
+            case DirectResponse():
+                return rule.action
+            case Forward():
+                return self._forward(rule, rule.action.destinations, match)
+
+    def _forward(
+        self, rule: HttpRule, destinations: Sequence[Weighted], match: HttpMatch
+    ) -> ir.Forward:
+        places = [self._destinations.place(w.target, rule.source) for w in destinations]
+        alone = len(destinations) == 1
         clusters = tuple(
-            ir.WeightedCluster(place.cluster, w.weight, _without_host(w.headers))
-            for w, place in zip(action.destinations, places, strict=True)
+            ir.WeightedCluster(
+                cluster=place.cluster,
+                weight=w.weight,
+                headers=_without_host(w.headers),
+                authority="" if alone else _host_of(w.headers),
+            )
+            for w, place in zip(destinations, places, strict=True)
         )
         hashes = dict.fromkeys(p for place in places for p in self._resolver.hashes(*place))
+        mirrors = [
+            (self._destinations.place(m.target, rule.source).cluster, m.percent)
+            for m in rule.mirrors
+        ]
         return ir.Forward(
             clusters=clusters,
-            rewrite=_rewrite(rule, match, action.destinations),
+            rewrite=_rewrite(rule, match, destinations),
             timeout=rule.timeout,
-            retry=rule.retry,
-            mirrors=tuple((self._place(m.target).cluster, m.percent) for m in rule.mirrors),
+            retry=self._resolver.default_retry if rule.retry is None else rule.retry,
+            mirrors=tuple(mirrors),
             hashes=tuple(hashes),
         )
 
-    def _place(self, target: Target) -> Place:
-        return self._destinations.place(target, self._table.source)
+    def _redirect(self, redirect: Redirect) -> Redirect:
+        """A redirect with its port: derived from the request's, and left out where the scheme
+        implies it."""
+        port = self._client.port if redirect.port_from_request else redirect.port
+        scheme = redirect.scheme or ("https" if self._client.tls else "http")
+        if (scheme, port) in (("http", 80), ("https", 443)):
+            port = None
+        return msgspec.structs.replace(redirect, port=port, port_from_request=False)
 
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        return tuple(self._destinations.problems)
+
+def _name(rule: HttpRule, match: HttpMatch, index: int) -> str:
+    """`rule.match`, the names its author gave; without any, the rule's place."""
+    given = [name for name in (rule.name, match.name) if name]
+    if given:
+        return ".".join(given)
+    place = rule.path.removeprefix("spec.http")
+    return f"{place.strip('[]')}.{index}" if rule.matches else place.strip("[]")
 
 
 def _envoy_match(match: HttpMatch) -> ir.Match:
@@ -128,6 +162,7 @@ def _envoy_match(match: HttpMatch) -> ir.Match:
         path=match.path or Prefix("/"),
         ignore_case=match.ignore_case,
         headers=(*headers, *match.headers),
+        claims=match.claims,
         query=match.query,
     )
 

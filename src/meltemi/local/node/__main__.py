@@ -37,6 +37,7 @@ from meltemi.proxy.agent import Agent
 log = logging.getLogger("meltemi.local.node")
 
 NODE = "meltemi"
+_CONTROL_PLANE = ("127.0.0.1", 15012)
 _QUIET = 0.01
 
 
@@ -55,7 +56,7 @@ async def run(home: Home, images: Table, published: Sequence[publish.Published])
             Client(access_from_file(home.kubeconfig), user_agent="meltemi-node")
         )
         agent = await stack.enter_async_context(
-            Agent(ca_target=f"unix:{home.xds_socket}", clock=clock)
+            Agent(ca_target=f"unix:{home.xds_socket}", clock=clock, gateway_target=_CONTROL_PLANE)
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         machine = Machine(

@@ -1,0 +1,115 @@
+"""The question as people and tests put it: from where, to which URL, with which headers."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+
+from meltemi.compile.plan.inbound import selects, target_port
+from meltemi.model.build import SERVICE_BY_NAMESPACE
+from meltemi.model.workload import Workload
+from meltemi.simulate.request import Connection, Pairs, Request, Speaks
+from meltemi.simulate.resolving import resolve
+from meltemi.simulate.run import direct, through
+from meltemi.simulate.trace import Because, Resolved, Trace
+from meltemi.simulate.world import UnknownWorkload, World
+
+_PORTS = {"http": 80, "https": 443, "tls": 443, "grpc": 80}
+
+
+class BadQuestion(ValueError):
+    """A URL or an origin cannot be used; the text says why."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """One request, and who sends it."""
+
+    url: str
+    """http, https, grpc, tls or tcp; `https` from a pod is TLS that the client itself speaks."""
+    origin: str
+    """`POD`, `POD.NS`, `deploy/NAME[.NS]`, or `gateway/NAME[.NS]`: a stranger at that gateway."""
+    method: str = "GET"
+    headers: Pairs = ()
+    sni: str = ""
+    """Instead of the URL's host."""
+    alpn: tuple[str, ...] = ()
+    outside: Mapping[str, str] = {}
+    """Addresses of names that the mesh does not know."""
+
+
+def ask(world: World, question: Question) -> Trace:
+    """What becomes of a request. Raises BadQuestion."""
+    url = urlsplit(question.url)
+    if url.scheme not in ("http", "https", "grpc", "tls", "tcp") or not url.hostname:
+        raise BadQuestion(
+            f"{question.url!r}: expected http://, https://, grpc://, tls:// or tcp:// and a host"
+        )
+    try:
+        port = url.port or _PORTS.get(url.scheme, 0)
+    except ValueError as error:
+        raise BadQuestion(f"{question.url!r}: {error}") from error
+    if not port:
+        raise BadQuestion(f"{question.url!r}: name the port")
+    kind, slash, name = question.origin.rpartition("/")
+    name, _, namespace = name.partition(".")
+    at_gateway = slash and kind == "gateway"
+    try:
+        workload = world.workload(name, namespace or ("istio-system" if at_gateway else "default"))
+    except UnknownWorkload as error:
+        raise BadQuestion(str(error)) from error
+    plan = world.plan(workload)
+    host = url.hostname
+    encrypted = url.scheme in ("https", "tls")
+    request = _request(question, port)
+    if at_gateway:
+        if plan is None or not workload.is_gateway:
+            raise BadQuestion(f"{workload.key} is not a gateway")
+        resolved = _at_gateway(world, workload, host, port)
+    else:
+        resolved = resolve(world, host, port, workload.key.namespace, question.outside)
+    connection = Connection(
+        address=resolved.address,
+        port=resolved.port,
+        speaks=Speaks.TLS if encrypted else _SPEAKS.get(url.scheme, Speaks.OTHER),
+        sni=(question.sni or host) if encrypted else "",
+        alpn=question.alpn or (("h2", "http/1.1") if encrypted else ()),
+        source="" if at_gateway else workload.address,
+    )
+    if plan is None:
+        return direct(world, connection, resolved, request)
+    if not at_gateway and encrypted:
+        return through(world, plan, connection, resolved, None)
+    return through(world, plan, connection, resolved, request)
+
+
+def _at_gateway(world: World, gateway: Workload, host: str, port: int) -> Resolved:
+    """A stranger meets a gateway at a port of its Service, which leads to one of the pod."""
+    for service in world.model.services.by(SERVICE_BY_NAMESPACE, gateway.key.namespace):
+        declared = service.port(port)
+        if declared is not None and selects(service, gateway):
+            number = target_port(declared, gateway) or port
+            reason = f"port {port} of {service.source} leads to port {number} of {gateway.key}"
+            because = (Because(service.source, "spec.ports"),)
+            return Resolved(host, gateway.address, number, reason, because)
+    return Resolved(host, gateway.address, port, f"the gateway {gateway.key}")
+
+
+_SPEAKS = {"http": Speaks.HTTP1, "grpc": Speaks.HTTP2}
+
+
+def _request(question: Question, port: int) -> Request | None:
+    """The HTTP request; None where bytes are sent."""
+    url = urlsplit(question.url)
+    if url.scheme in ("tcp", "tls"):
+        return None
+    headers = tuple((name.lower(), value) for name, value in question.headers)
+    authority = next((v for n, v in headers if n == "host"), url.netloc.rpartition("@")[2])
+    scheme = "https" if url.scheme == "https" else "http"
+    path = question.url.partition("://")[2]
+    path = path[len(url.netloc) :] or "/"
+    rest = tuple(pair for pair in headers if pair[0] != "host")
+    method = question.method
+    if url.scheme == "grpc":
+        method = "POST"
+        rest = (("content-type", "application/grpc"), *rest)
+    return Request(authority, path if path.startswith("/") else f"/{path}", method, rest, scheme)

@@ -1,0 +1,323 @@
+"""Real Envoys that take any mesh's configuration, one after the other, and are asked questions."""
+
+import asyncio
+import datetime
+import json
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from meltemi.base.identity import Identity
+from meltemi.base.redacted import Redacted
+from meltemi.base.resource import NodeInfo
+from meltemi.ca import sign
+from meltemi.protos import Protos
+from meltemi.proxy.bootstrap import bootstrap
+from meltemi.proxy.envoy import envoy_argv, envoy_path
+from meltemi.proxy.messages import Codec
+from meltemi.proxy.sds import SdsServer
+from meltemi.proxy.spec import CERTIFICATE, ROOTS, ProxySpec
+from meltemi.simulate.request import Speaks
+from meltemi.simulate.trace import Trace
+from meltemi.simulate.world import Raw
+
+from . import client, echo, networks
+from .client import Answer
+from .plane import Plane
+
+_AT_ONCE = 16
+
+
+class Seen(NamedTuple):
+    """What a real mesh made of one question."""
+
+    answer: Answer
+    log: dict[str, Any]
+    """The client proxy's access log of it; empty: it has none."""
+    app: dict[str, Any]
+    """What the application says it got; empty: it was not reached."""
+    mirrored: tuple[str, ...]
+    """Addresses that got a copy."""
+
+
+class Lab:
+    """Use as an async context manager, as root."""
+
+    def __init__(self, directory: Path, protos: Protos, identities: Iterable[Identity]) -> None:
+        self._directory = directory
+        self._identities = list(identities)
+        self._plane = Plane(protos, str(directory / "access.log"))
+        self._stack = AsyncExitStack()
+        self._log = _Tail(directory / "access.log")
+        self._echo_log = _Tail(directory / "echo.log")
+        self._random = random.Random(0)
+
+    async def __aenter__(self) -> Self:
+        self._here, self._there = networks.joined()
+        self._stack.callback(self._here.close)
+        self._stack.callback(self._there.close)
+        authority = self._authority()
+        server = await self._plane.serve(str(self._directory / "ads.sock"))
+        self._stack.push_async_callback(server.stop, None)
+        for how in ("plain", "tls", "mutual"):
+            path = str(self._directory / f"bytes-{how}.sock")
+            listening = await asyncio.start_unix_server(_bytes_server(how), path)
+            self._stack.callback(listening.close)
+        self._start_echo()
+        self._client = await self._start_envoy("client", self._here, authority)
+        self._server = await self._start_envoy("server", self._there, authority)
+        await self._plane.connected(2)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def configure(self, raw: Raw, proxy: NodeInfo | None, server: NodeInfo | None) -> None:
+        """Give the Envoys the configuration of a client's proxy and of a server's."""
+        roles = {}
+        if proxy is not None:
+            roles[self._client] = proxy
+        if server is not None:
+            roles[self._server] = server
+        networks.serve(self._there, [server.ip] if server is not None else [])
+        await self._plane.configure(raw, roles)
+
+    async def ask(self, trace: Trace, count: int = 1) -> list[Seen]:
+        """Send a trace's request for real, so many times; what became of each."""
+        return await self.ask_all([trace] * count)
+
+    async def ask_all(self, traces: Sequence[Trace]) -> list[Seen]:
+        """Send the requests of many traces, some at once; what became of each."""
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(trace: Trace) -> Answer:
+            async with gate:
+                return await self._one(trace)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(trace), name="question") for trace in traces]
+        answers = [task.result() for task in tasks]
+        asked = list(zip(traces, answers, strict=True))
+        logs = await self._log.entries({a.port for t, a in asked if t.listener is not None})
+        copied = [logs.get(a.port, {}) for t, a in asked if any(m.share >= 1 for m in t.mirrors)]
+        copies = await self._echo_log.copies({log["id"] for log in copied if log.get("id")})
+        return [_seen(answer, logs.get(answer.port, {}), copies) for answer in answers]
+
+    async def _one(self, trace: Trace) -> Answer:
+        """A stranger meets a gateway at its own port; a client without a proxy is not captured."""
+        connection, request = trace.connection, trace.request
+        at_gateway = bool(trace.proxy) and not connection.source
+        target = ("127.0.0.1" if at_gateway else connection.address, connection.port)
+        if not trace.proxy:
+            place = self._random.choice(trace.branches[0].places)
+            target = (place.address, place.port)
+        sock = self._here.socket(marked=at_gateway or not trace.proxy)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, target)
+        except OSError:
+            sock.close()
+            return Answer(0, (), b"", 0)
+        port = sock.getsockname()[1]
+        encrypted = connection.speaks is Speaks.TLS
+        try:
+            reader, writer = await asyncio.open_connection(
+                sock=sock,
+                ssl=client.tls(connection.sni, connection.alpn) if encrypted else None,
+                server_hostname=(connection.sni or "") if encrypted else None,
+            )
+        except (OSError, EOFError):
+            return Answer(0, (), b"", port)
+        try:
+            if request is None:
+                return await client.exchange(reader, writer, port)
+            return await client.http(reader, writer, request, port)
+        finally:
+            writer.close()
+
+    def _authority(self) -> sign.Authority:
+        """A root, and the echo server's certificate for every identity there is."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        authority = sign.self_signed(key, "cluster.local", now=_now(), serial=1)
+        names = [x509.UniformResourceIdentifier(one.uri) for one in self._identities]
+        echo_key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([]))
+            .issuer_name(authority.certificate.subject)
+            .public_key(echo_key.public_key())
+            .serial_number(2)
+            .not_valid_before(_now() - datetime.timedelta(hours=1))
+            .not_valid_after(_now() + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName(names), critical=True)
+            .sign(key, sign.hashes.SHA256())
+        )
+        pem = serialization.Encoding.PEM
+        (self._directory / "echo.crt").write_bytes(certificate.public_bytes(pem))
+        (self._directory / "echo.key").write_bytes(sign.key_pem(echo_key))
+        (self._directory / "roots.crt").write_bytes(authority.roots)
+        return authority
+
+    def _start_echo(self) -> None:
+        path = self._directory / "echo.json"
+        path.write_text(json.dumps(echo.bootstrap(self._directory)))
+        argv = [
+            *(str(envoy_path()), "--config-path", str(path), "--concurrency", "1"),
+            *("--disable-hot-restart", "--log-level", "error"),
+            *("--file-flush-interval-msec", "20"),
+        ]
+        self._run("echo", self._there, argv)
+
+    async def _start_envoy(
+        self, role: str, network: networks.Network, authority: sign.Authority
+    ) -> str:
+        """An Envoy with a pod's own bootstrap; it waits for a role. Answers its node id."""
+        directory = self._directory / role
+        directory.mkdir()
+        spec = ProxySpec(
+            kind="sidecar",
+            namespace="default",
+            name=role,
+            uid=role,
+            ip="10.44.255.1",
+            node_name="",
+            service_account=role,
+            labels={},
+            annotations={"sidecar.istio.io/logLevel": "error"},
+            workload=role,
+            env={},
+            directory=str(directory),
+            xds_target=f"unix:{self._directory / 'ads.sock'}",
+            token=Redacted(b""),
+            socket_mark=networks.MARK,
+        )
+        config = bootstrap(spec)
+        config["static_resources"]["listeners"] = []
+        Path(spec.bootstrap_path).write_text(json.dumps(config))
+        codec = Codec()
+        sds = await self._stack.enter_async_context(SdsServer(spec.sds_path, codec, name=role))
+        key = ec.generate_private_key(ec.SECP256R1())
+        leaf = sign.leaf(
+            authority,
+            key.public_key(),
+            sign.Names(identity=Identity("cluster.local", "default", role)),
+            sign.Subject(role, "default", role, ""),
+            lifetime=datetime.timedelta(hours=12),
+            now=_now(),
+            serial=x509.random_serial_number(),
+        )
+        chain = leaf.public_bytes(serialization.Encoding.PEM)
+        sds.publish(
+            [
+                codec.certificate_secret(CERTIFICATE, "1", chain, Redacted(sign.key_pem(key))),
+                codec.roots_secret(ROOTS, "1", authority.roots),
+            ]
+        )
+        argv = [*envoy_argv(envoy_path(), spec), "--file-flush-interval-msec", "20"]
+        argv[argv.index("--drain-time-s") + 1] = "1"
+        self._run(role, network, argv)
+        return str(config["node"]["id"])
+
+    def _run(self, name: str, network: networks.Network, argv: Sequence[str]) -> None:
+        log = os.open(self._directory / f"{name}.out", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        process = network.start(argv, log)
+        os.close(log)
+        self._stack.callback(_end, process)
+
+
+class _Tail:
+    """A log that Envoy writes, one JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """What was written since the last time."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                body = file.read()
+        except FileNotFoundError:
+            return []
+        whole = body[: body.rfind(b"\n") + 1]
+        self._at += len(whole)
+        found = [json.loads(line) for line in whole.splitlines()]
+        return found
+
+    async def entries(self, ports: set[int]) -> dict[int, dict[str, Any]]:
+        """The entries of connections from these ports, once they are all there."""
+        found: dict[int, dict[str, Any]] = {}
+        for _ in range(50):
+            for entry in self.read():
+                client_address = entry.get("client") or ""
+                port = int(client_address.rpartition(":")[2] or 0)
+                if entry.get("status") or entry.get("flags") or port not in found:
+                    found[port] = entry
+            if ports - {0} <= found.keys():
+                break
+            await asyncio.sleep(0.01)
+        return found
+
+    async def copies(self, expected: set[str]) -> dict[str, list[str]]:
+        """Addresses by request id; waits for a second one where a copy is expected."""
+        found: dict[str, list[str]] = {}
+        for _ in range(50):
+            for entry in self.read():
+                found.setdefault(entry.get("id") or "", []).append(entry["address"])
+            if all(len(found.get(one, ())) > 1 for one in expected):
+                break
+            await asyncio.sleep(0.01)
+        return found
+
+
+def _seen(answer: Answer, log: dict[str, Any], copies: dict[str, list[str]]) -> Seen:
+    app: dict[str, Any] = {}
+    if answer.header("x-from-app") or (answer.status == 0 and answer.body.startswith(b"{")):
+        app = json.loads(answer.body)
+    addresses = list(copies.get(log.get("id") or "", ()))
+    if app.get("address") in addresses:
+        addresses.remove(app["address"])
+    return Seen(answer, log, app, tuple(addresses))
+
+
+def _bytes_server(how: str) -> Any:
+    """Answers any bytes with where they went, as the PROXY header before them says."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        header = (await reader.readline()).decode().split()
+        await reader.read(1)
+        told = {
+            "address": f"{header[3]}:{header[5]}",
+            "tls": how != "plain",
+            "peer": "mutual" if how == "mutual" else "",
+            "sni": None,
+            "headers": [],
+        }
+        writer.write(json.dumps(told).encode())
+        writer.close()
+
+    return serve
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)

@@ -1,0 +1,112 @@
+"""The real compile pipeline behind the real ADS server; an Envoy may stand for any proxy of it."""
+
+import asyncio
+
+import grpc
+import msgspec
+
+from meltemi.app.engine import Engine
+from meltemi.base.keys import ObjectKey
+from meltemi.base.resource import Change, NodeInfo, ProxyView
+from meltemi.compile.settings import AccessLog, MeshSettings
+from meltemi.model.build import Domain
+from meltemi.protos import Protos
+from meltemi.simulate.world import Raw
+from meltemi.xds.cache import Cache
+from meltemi.xds.server import OPTIONS, Discovery
+from meltemi.xds.status import SYNCED, Status
+
+_LOG_FIELDS = {
+    "client": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+    "id": "%REQ(X-REQUEST-ID)%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "route": "%ROUTE_NAME%",
+    "upstream": "%UPSTREAM_HOST%",
+}
+
+
+class _Event(msgspec.Struct, frozen=True):
+    key: ObjectKey
+    raw: bytes | None
+
+
+class Plane:
+    """Objects in, configuration out. Node ids of Envoys are not those of the mesh's proxies:
+    `become` shows an Envoy what a proxy would see."""
+
+    def __init__(self, protos: Protos, access_log: str, *, allow_any: bool = True) -> None:
+        layout = msgspec.json.encode(_LOG_FIELDS).decode()
+        settings = MeshSettings(
+            access_log=AccessLog(access_log, layout, is_json=True),
+            detection_timeout=0.2,
+            allow_any=allow_any,
+        )
+        self.cache = Cache()
+        self.status = Status(self.cache)
+        self.engine = Engine(protos, Domain(), settings, self._publish)
+        self._views: dict[str, ProxyView | None] = {}
+        self._raw: Raw = {}
+        self._roles: dict[str, str] = {}
+        self._envoys: set[str] = set()
+        self._revision = 0
+        self._discovery = Discovery(
+            self.cache, self.status, on_connect=self._connected, on_disconnect=lambda _: None
+        )
+        self._discovery.ready.set()
+
+    async def serve(self, path: str) -> "grpc.aio.Server":
+        server = grpc.aio.server(options=(*OPTIONS, ("grpc.so_reuseport", 0)))
+        self._discovery.add_to(server)
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+        return server
+
+    def _connected(self, envoy: NodeInfo) -> None:
+        """An Envoy without a role sees nothing."""
+        self._envoys.add(envoy.id)
+        self._publish(Change(0, {}, {}))
+
+    async def connected(self, count: int) -> None:
+        """Wait until so many Envoys have taken a first configuration."""
+        while sum(p.lds == SYNCED for p in self.status.proxies()) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    async def configure(self, raw: Raw, roles: dict[str, NodeInfo]) -> None:
+        """The mesh holds exactly these objects; each Envoy stands for its proxy. Returns when
+        every Envoy has acknowledged all of it. Raises AssertionError for what one refuses."""
+        gone = [_Event(key, None) for key in self._raw if key not in raw]
+        new = [_Event(key, body) for key, body in raw.items() if self._raw.get(key) != body]
+        known = self.engine.objects.raw
+        self._raw = dict(raw)
+        self.engine.deliver([e for e in (*gone, *new) if e.key.kind in known])
+        self._become(roles)
+        await self.engine.propagate()
+        await self.status.settled(self._revision)
+        refused = {
+            f"{rejection.name}: {rejection.message}"
+            for found in self.status.rejections().values()
+            for rejection in found
+        }
+        assert not refused, f"Envoy refuses {refused}"
+
+    def _become(self, roles: dict[str, NodeInfo]) -> None:
+        wanted = {node.id for node in roles.values()}
+        for node_id in [n for n in self.engine.proxies if n not in wanted]:
+            self.engine.proxies.drop(node_id)
+        for node in roles.values():
+            self.engine.proxies.set(node.id, node)
+        self._roles = {envoy: node.id for envoy, node in roles.items()}
+
+    def _publish(self, change: Change) -> None:
+        """What changed for proxies, and for the Envoys that stand for them."""
+        self._views |= change.views
+        views = dict(change.views)
+        for envoy in self._envoys:
+            view = self._views.get(self._roles.get(envoy, ""))
+            views[envoy] = ProxyView(envoy, view.sets if view else ())
+        self._revision += 1
+        self.cache.apply(Change(self._revision, change.resources, views))
