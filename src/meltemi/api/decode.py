@@ -135,6 +135,7 @@ _FREE_MAPS = frozenset(
         "to",
         "data",
         "annotations",
+        "ports",
     }
 )
 """Fields whose keys are the user's words, not field names."""

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from meltemi.api import core, ingress, networking, security
+from meltemi.api import (
+    core,
+    ingress,
+    networking,
+    security,
+    service_entry,
+    sidecar,
+    workload_entry,
+)
 from meltemi.api.meta import Object
 
 
@@ -228,16 +236,24 @@ def _mesh() -> tuple[Kind, ...]:
                 Column("Location", ".spec.location"),
                 Column("Resolution", ".spec.resolution"),
             ),
+            struct=service_entry.ServiceEntry,
         ),
-        _istio(*net, "Sidecar", "sidecars"),
+        _istio(*net, "Sidecar", "sidecars", struct=sidecar.Sidecar),
         _istio(
             *net,
             "WorkloadEntry",
             "workloadentries",
             "we",
             columns=(Column("Address", ".spec.address"),),
+            struct=workload_entry.WorkloadEntry,
         ),
-        _istio(*net, "WorkloadGroup", "workloadgroups", "wg"),
+        _istio(
+            *net,
+            "WorkloadGroup",
+            "workloadgroups",
+            "wg",
+            struct=workload_entry.WorkloadGroup,
+        ),
         _istio("networking", ("v1alpha3",), "EnvoyFilter", "envoyfilters"),
         _istio("networking", ("v1beta1",), "ProxyConfig", "proxyconfigs"),
         _istio(

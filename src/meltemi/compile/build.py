@@ -68,7 +68,7 @@ def compile_views(
             "sealed clusters",
             variants,
             sealer.clusters,
-            reads=(model.services, model.policies, planned.identities, mesh.fields),
+            reads=(model.services, model.policies, planned.behind, mesh.fields),
         ),
         endpoints=graph.derive(
             "sealed endpoints",

@@ -52,7 +52,7 @@ def outbound(
         "listener claims",
         routes,
         maker.claims,
-        reads=(model.services, model.endpoints),
+        reads=(model.endpoints, *planner.reads),
         indexes=(CLAIM_BY_SLOT,),
     )
     maker.know(claims)
@@ -88,7 +88,7 @@ class _Maker:
         if service is None:
             return {}
         found: dict[ClaimKey, Outcome[Claim]] = {}
-        for port in service.ports:
+        for port in service.ports or self._ports_of_alias(fetch, service):
             for bind, ranges in self._places(fetch, service, port):
                 slot = Slot(pair.scope, bind, port.number)
                 claim = Claim(
@@ -99,9 +99,17 @@ class _Maker:
                     source=service.source,
                     created=service.created,
                     ranges=ranges,
+                    dynamic=service.resolution is Resolution.DYNAMIC,
                 )
                 found[ClaimKey(pair, slot, port.number)] = Outcome(claim)
         return found
+
+    def _ports_of_alias(self, fetch: Fetch, service: Service) -> tuple[Port, ...]:
+        """An ExternalName that lists no ports has those of the service it names."""
+        if service.resolution is not Resolution.ALIAS:
+            return ()
+        place = self._planner.resolver(fetch, service.namespace, ()).place(service)
+        return place.ports if place is not None else ()
 
     def _places(
         self, fetch: Fetch, service: Service, port: Port

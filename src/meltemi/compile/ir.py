@@ -37,6 +37,12 @@ class Discovery(enum.Enum):
     ENDPOINTS = "endpoints"
     ORIGINAL = "original"
     """The address the client chose."""
+    DNS = "dns"
+    """All addresses of the endpoints' names, resolved by Envoy."""
+    DNS_ONE = "dns one"
+    """One address of one name, resolved by Envoy."""
+    DYNAMIC = "dynamic"
+    """The name in the request or the SNI, resolved by Envoy."""
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -75,6 +81,8 @@ class Cluster(msgspec.Struct, frozen=True):
     sources: tuple[ObjectKey, ...]
     stat_name: str = ""
     """The name in Envoy's own statistics; empty: the cluster's."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """What Envoy resolves; only of clusters found by DNS."""
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -251,12 +259,12 @@ class Tcp(msgspec.Struct, frozen=True, tag="tcp"):
     prefix: str
     """Names its statistics."""
     forward: L4Forward | None
-    """None: the SNI names the cluster (AUTO_PASSTHROUGH), or the host, with `dynamic_port`."""
+    """None: the SNI names the cluster (AUTO_PASSTHROUGH)."""
     destination: Destination | None = None
     mongo: bool = False
     """Count MongoDB operations."""
     dynamic_port: int = 0
-    """Resolve the SNI of each connection and connect to this port of it."""
+    """Resolve the SNI of each connection and connect to this port of it; 0: do not."""
     marks: bool = False
     """The other end sniffs, but cannot look into mutual TLS: tell it that this is not HTTP."""
 

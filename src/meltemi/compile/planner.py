@@ -11,7 +11,7 @@ from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey
 from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan import gateways as plan_gateways
-from meltemi.compile.plan.clusters import clusters, in_subset
+from meltemi.compile.plan.clusters import Behind, clusters, in_subset
 from meltemi.compile.plan.destinations import Client, Resolver
 from meltemi.compile.plan.hosts import virtual_host
 from meltemi.compile.plan.routes import default_route, table_routes
@@ -24,11 +24,12 @@ from meltemi.model.build import (
     SERVICE_BY_HOST,
     SERVICE_BY_NAMESPACE,
     TABLE_BY_GATEWAY,
-    WORKLOAD_BY_NAMESPACE,
     Model,
 )
 from meltemi.model.credential import Credential
+from meltemi.model.endpoints import WORKLOAD_BY_NAMESPACE
 from meltemi.model.gateway import INGRESS
+from meltemi.model.hosts import is_visible
 from meltemi.model.policies import choose_policy
 from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import DEFAULT_RETRY, RouteTable
@@ -84,14 +85,9 @@ class Planner:
         if service is None:
             return ()
         policy = fetch.get(self._model.policies, variant.policy) if variant.policy else None
-        identities = {
-            port.number: fetch.get(
-                self._views.identities, ServicePortKey(*variant.host, port.number)
-            )
-            or ()
-            for port in service.ports
-        }
-        return clusters(service, policy, identities, self.settings(fetch))
+        keys = {port.number: ServicePortKey(*variant.host, port.number) for port in service.ports}
+        behind = {n: fetch.get(self._views.behind, key) or Behind() for n, key in keys.items()}
+        return clusters(service, policy, behind, self.settings(fetch))
 
     def assignments(self, fetch: Fetch, variant: Variant) -> tuple[ir.Assignment, ...]:
         """The endpoints of each of those clusters that has any of its own."""
@@ -119,9 +115,12 @@ class Planner:
         namespace = variant.client.namespace if variant.client else variant.host.namespace
         labels = variant.client.labels if variant.client else ()
         resolver = self.resolver(fetch, namespace, labels)
+        place = resolver.place(service)
+        if place is None:
+            return HostsPlan((), ())
         hosts: list[tuple[str, ir.VirtualHost]] = []
         problems: dict[Problem, None] = {}
-        for port in service.ports:
+        for port in service.ports or place.ports:
             if not (port.protocol.is_http or port.protocol is Protocol.AUTO):
                 continue
             if table is not None and table.http:
@@ -130,7 +129,7 @@ class Planner:
                 routes = planned.routes
                 problems |= dict.fromkeys(planned.problems)
             else:
-                routes = (default_route(service.host, port.number, resolver),)
+                routes = (default_route(place.host, port.number, resolver),)
             host = virtual_host(service, port.number, routes, local=variant.local)
             hosts += [(name, host) for name in _configurations(service, port)]
         return HostsPlan(tuple(hosts), tuple(problems))
@@ -172,7 +171,7 @@ class Planner:
 
         def service(host: str) -> Service | None:
             found = fetch.by(self._model.services, SERVICE_BY_HOST, host)
-            return found[0] if found else None
+            return min(found, key=lambda s: _rank(s, namespace), default=None)
 
         def policy(host: str) -> DestinationPolicy | None:
             target = service(host)
@@ -215,6 +214,12 @@ class Planner:
             if labels <= pod.labels.items() and name in pod.container_ports:
                 return pod.container_ports[name]
         return 0
+
+
+def _rank(service: Service, namespace: str) -> tuple[bool, bool, object]:
+    """Of several services with one host: what the client sees, its own, what takes precedence."""
+    hidden = not is_visible(service.export_to, namespace)
+    return (hidden, service.namespace != namespace, service.precedence)
 
 
 def _configurations(service: Service, port: Port) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ that applies (a Variant), a virtual host by its service and route table (a Route
 only choose among them, so a thousand services cost their bytes once, however many scopes see them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +15,7 @@ from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Outcome
 from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
+from meltemi.compile.plan.clusters import Behind
 from meltemi.compile.plan.inbound import inbound as plan_inbound
 from meltemi.compile.scope import ScopeKey, labels_of_policy, labels_of_table, scope_of
 from meltemi.compile.settings import MESH, Mesh, MeshSettings
@@ -63,6 +64,9 @@ class Listed(msgspec.Struct, frozen=True):
 
     key: HostKey
     export_to: tuple[str, ...]
+    precedence: tuple[bool, tuple[str, str, str]]
+    alias_of: str
+    """The host that this one is another name of; empty: it is its own."""
 
 
 class Covering(msgspec.Struct, frozen=True):
@@ -70,6 +74,7 @@ class Covering(msgspec.Struct, frozen=True):
 
     policies: tuple[tuple[PolicyKey, DestinationPolicy], ...]
     tables: tuple[RouteTable, ...]
+    alias_of: str = ""
 
 
 class Views(NamedTuple):
@@ -78,7 +83,7 @@ class Views(NamedTuple):
     scopes_of: View[str, ScopeKey]
     scopes: View[ScopeKey, ScopeKey]
     covering: View[HostKey, Covering]
-    identities: View[ServicePortKey, tuple[str, ...]]
+    behind: View[ServicePortKey, Behind]
     choices: View[Pair, Variant]
     routes: View[Pair, RouteVariant]
     inbounds: View[str, ir.Inbound]
@@ -107,9 +112,7 @@ def views(
         "visible services",
         scopes,
         lambda f, scope, _: {
-            Pair(scope, s.key): Outcome(True)
-            for s in f.all(listed)
-            if is_visible(s.export_to, scope.namespace)
+            Pair(scope, s.key): Outcome(True) for s in visible(f.all(listed), scope.namespace)
         },
         reads=(listed,),
     )
@@ -121,7 +124,9 @@ def views(
         scopes_of=scopes_of,
         scopes=scopes,
         covering=covering,
-        identities=graph.derive("identities", model.endpoints, _identities),
+        behind=graph.derive(
+            "behind ports", model.endpoints, planner.behind, reads=(model.services,)
+        ),
         choices=graph.derive(
             "policy choice", pairs, chooser.variant, reads=(covering, mesh.fields)
         ),
@@ -136,16 +141,25 @@ def views(
 
 
 def _listed(_fetch: Fetch, key: HostKey, service: Service) -> Mapping[HostKey, Outcome[Listed]]:
-    if service.resolution is Resolution.ALIAS:
-        return {}
-    return {key: Outcome(Listed(key, service.export_to))}
+    alias_of = service.external_name if service.resolution is Resolution.ALIAS else ""
+    return {key: Outcome(Listed(key, service.export_to, service.precedence, alias_of))}
 
 
-def _identities(
-    _fetch: Fetch, key: ServicePortKey, endpoints: EndpointSet
-) -> Mapping[ServicePortKey, Outcome[tuple[str, ...]]]:
-    """Apart from endpoints, so that their comings and goings leave clusters alone."""
-    return {key: Outcome(endpoints.identities)}
+def visible(listed: Iterable[Listed], namespace: str) -> Iterator[Listed]:
+    """What a namespace sees, one service for each host: its own, or else the one that takes
+    precedence."""
+    chosen: dict[str, Listed] = {}
+    for service in listed:
+        if not is_visible(service.export_to, namespace):
+            continue
+        rival = chosen.get(service.key.host)
+        if rival is None or _rank(service, namespace) < _rank(rival, namespace):
+            chosen[service.key.host] = service
+    yield from chosen.values()
+
+
+def _rank(service: Listed, namespace: str) -> tuple[bool, object]:
+    return (service.key.namespace != namespace, service.precedence)
 
 
 class _Planner:
@@ -164,14 +178,34 @@ class _Planner:
         return {key: Outcome(frozenset().union(*asked))}
 
     def covering(
-        self, fetch: Fetch, key: HostKey, _listed: Listed
+        self, fetch: Fetch, key: HostKey, listed: Listed
     ) -> Mapping[HostKey, Outcome[Covering]]:
+        """Rules for the host; tables for what it is another name of, too."""
         model = self._model
-        tables = [
-            t for name in candidates(key.host) for t in fetch.by(model.tables, TABLE_BY_HOST, name)
-        ]
+        hosts = (key.host, listed.alias_of) if listed.alias_of else (key.host,)
+        tables = dict.fromkeys(
+            table.source
+            for host in hosts
+            for name in candidates(host)
+            for table in fetch.by(model.tables, TABLE_BY_HOST, name)
+        )
+        found = (fetch.get(model.tables, source) for source in tables)
         policies = policies_over(fetch, model.policies, POLICY_BY_HOST, key.host)
-        return {key: Outcome(Covering(policies, tuple(tables)))}
+        kept = tuple(table for table in found if table is not None)
+        return {key: Outcome(Covering(policies, kept, listed.alias_of))}
+
+    def behind(
+        self, fetch: Fetch, key: ServicePortKey, endpoints: EndpointSet
+    ) -> Mapping[ServicePortKey, Outcome[Behind]]:
+        """Apart from endpoints, so that their comings and goings leave clusters alone."""
+        service = fetch.get(self._model.services, HostKey(key.namespace, key.host))
+        by_name = service is not None and service.resolution.by_name
+        found = Behind(
+            identities=endpoints.identities,
+            mutual=bool(endpoints.endpoints) and all(e.mtls for e in endpoints.endpoints),
+            named=endpoints.ready if by_name else (),
+        )
+        return {key: Outcome(found)}
 
     def inbound(self, fetch: Fetch, key: str, node: NodeInfo) -> Mapping[str, Outcome[ir.Inbound]]:
         if node.kind != "sidecar":
@@ -236,7 +270,9 @@ class _Chooser:
         if scope.kind != "sidecar":
             return {}
         found = fetch.get(self._covering, host)
-        table = table_for(host.host, found.tables, scope.namespace) if found else None
+        table = None
+        for name in (host.host, found.alias_of) if found else ():
+            table = table or table_for(name, found.tables if found else (), scope.namespace)
         local = scope.namespace == host.namespace
         asks = table is not None and _asks_who(table)
         hashes = found is not None and _hashes(found)

@@ -6,6 +6,16 @@ a transform that reads other views only through `Fetch`, which records what was 
 output is equal to what stood before.
 """
 
-from meltemi.flow.graph import Derived, Distinct, Fetch, Graph, Index, Source, Transform, View
+from meltemi.flow.graph import (
+    Derived,
+    Distinct,
+    Fetch,
+    Graph,
+    Index,
+    Source,
+    Transform,
+    Union,
+    View,
+)
 
-__all__ = ["Derived", "Distinct", "Fetch", "Graph", "Index", "Source", "Transform", "View"]
+__all__ = ["Derived", "Distinct", "Fetch", "Graph", "Index", "Source", "Transform", "Union", "View"]

@@ -24,6 +24,7 @@ __all__ = [
     "Index",
     "Source",
     "Transform",
+    "Union",
     "View",
 ]
 
@@ -209,6 +210,24 @@ class Distinct(View[V, V], Generic[K, V]):
         self._dirty.clear()
 
 
+class Union(View[K, V]):
+    """Several views as one. A key that more than one of them has takes the first view's value."""
+
+    def __init__(self, name: str, parts: Sequence[View[K, V]], indexes: Sequence[Index[V]]) -> None:
+        super().__init__(name, 1 + max(part.rank for part in parts), indexes)
+        self._parts = tuple(parts)
+        self._dirty: set[K] = set()
+        for part in parts:
+            self._dirty |= set(part)
+            part._follow(self._dirty)
+
+    def refresh(self) -> None:
+        for key in self._dirty:
+            found = (part.get(key) for part in self._parts)
+            self._put(key, next((v for v in found if v is not None), _MISSING))
+        self._dirty.clear()
+
+
 def _internal(name: str, key: Hashable, error: Exception) -> Problem:
     about = key if isinstance(key, ObjectKey) else ObjectKey("", "", f"{name}:{key}")
     where = traceback.extract_tb(error.__traceback__)[-1]
@@ -223,7 +242,7 @@ class Graph:
         self.revision = 0
         self._sources: list[Source[Any, Any]] = []
         self._derived: list[Derived[Any, Any, Any, Any]] = []
-        self._steps: list[Derived[Any, Any, Any, Any] | Distinct[Any, Any]] = []
+        self._steps: list[Derived[Any, Any, Any, Any] | Distinct[Any, Any] | Union[Any, Any]] = []
 
     def source(self, name: str, indexes: Sequence[Index[V]] = ()) -> Source[Any, V]:
         """A new source; annotate the variable with its key type."""
@@ -254,7 +273,23 @@ class Graph:
         self._add_step(distinct)
         return distinct
 
-    def _add_step(self, step: Derived[Any, Any, Any, Any] | Distinct[Any, Any]) -> None:
+    def union(
+        self, name: str, parts: Sequence[View[K, V]], indexes: Sequence[Index[V]] = ()
+    ) -> Union[K, V]:
+        """Several views as one; where keys meet, the earlier part wins."""
+        union = Union(name, parts, indexes)
+        self._add_step(union)
+        return union
+
+    def constant(self) -> Source[str, bool]:
+        """A source with one value that never changes: drives a view that reads others whole."""
+        source: Source[str, bool] = self.source("constant")
+        source.set("", True)
+        return source
+
+    def _add_step(
+        self, step: Derived[Any, Any, Any, Any] | Distinct[Any, Any] | Union[Any, Any]
+    ) -> None:
         self._steps.append(step)
         self._steps.sort(key=lambda view: view.rank)
 

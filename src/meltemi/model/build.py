@@ -8,10 +8,18 @@ from meltemi.api.networking import VirtualService
 from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Outcome
 from meltemi.flow import Fetch, Graph, Index, View
+from meltemi.model.allocate import allocate, wanted_by_entry
 from meltemi.model.credential import Credential
 from meltemi.model.credentials import credentials, faults
 from meltemi.model.endpoint import EndpointSet
-from meltemi.model.endpoints import EndpointJoin
+from meltemi.model.endpoints import (
+    ENTRY_BY_NAMESPACE,
+    WORKLOAD_BY_ADDRESS,
+    WORKLOAD_BY_NAMESPACE,
+    EndpointJoin,
+    Sources,
+)
+from meltemi.model.entries import ENTRY_BY_HOST, EntryHost, entry_hosts, service_from_entries
 from meltemi.model.gateway import GatewayDef
 from meltemi.model.gateways import gateway_from_object
 from meltemi.model.inbound import inbound_tls
@@ -26,15 +34,13 @@ from meltemi.model.services import service_from_object
 from meltemi.model.tables import host_conflicts, table_from_virtual_service
 from meltemi.model.tls import InboundTls
 from meltemi.model.workload import Workload
-from meltemi.model.workloads import workload_from_pod
+from meltemi.model.workloads import workload_from_entry, workload_from_pod
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 SERVICE_BY_HOST: Index[Service] = Index("host", lambda s: (s.host,))
 SERVICE_BY_NAMESPACE: Index[Service] = Index("namespace", lambda s: (s.namespace,))
-WORKLOAD_BY_ADDRESS: Index[Workload] = Index("address", lambda w: (w.address,))
-WORKLOAD_BY_NAMESPACE: Index[Workload] = Index("namespace", lambda w: (w.key.namespace,))
 TABLE_BY_HOST: Index[RouteTable] = Index("host", lambda t: t.hosts)
 TABLE_BY_GATEWAY: Index[RouteTable] = Index("gateway", lambda t: t.named_gateways)
 POLICY_BY_HOST: Index[DestinationPolicy] = Index("host", lambda p: (p.host,))
@@ -75,19 +81,17 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
     def defaults(fetch: Fetch) -> ExportDefaults | None:
         return fetch.get(objects.mesh.exports, MESH)
 
-    services = graph.derive(
-        "services",
+    kubernetes = graph.derive(
+        "Kubernetes services",
         objects.services,
         lambda fetch, _k, obj: _service(exported(obj, defaults(fetch)), domain),
         reads=(objects.mesh.exports,),
-        indexes=(SERVICE_BY_HOST, SERVICE_BY_NAMESPACE),
     )
-    workloads = graph.derive(
-        "workloads",
-        objects.pods,
-        lambda _f, _k, pod: _some(workload_from_pod(pod, domain.trust)),
-        indexes=(WORKLOAD_BY_ADDRESS, WORKLOAD_BY_NAMESPACE),
+    declared = _declared_services(graph, objects, domain)
+    services = graph.union(
+        "services", (kubernetes, declared), indexes=(SERVICE_BY_HOST, SERVICE_BY_NAMESPACE)
     )
+    workloads = _workloads(graph, objects, domain)
     tls = graph.derive(
         "inbound tls",
         workloads,
@@ -141,13 +145,12 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         },
         reads=(tables,),
     )
-    join = EndpointJoin(objects.slices, workloads, WORKLOAD_BY_ADDRESS, tls)
+    sources = Sources(objects.slices, objects.service_entries, workloads, tls)
+    join = EndpointJoin(sources, domain.trust)
     return Model(
         services=services,
         workloads=workloads,
-        endpoints=graph.derive(
-            "endpoints", services, join.endpoint_sets, reads=(objects.slices, workloads, tls)
-        ),
+        endpoints=graph.derive("endpoints", services, join.endpoint_sets, reads=sources),
         inbound_tls=tls,
         tables=tables,
         policies=graph.derive(
@@ -195,6 +198,57 @@ def _delegate(
 ) -> VirtualService | None:
     found = fetch.get(objects.virtual_services, key)
     return exported(found, defaults) if found is not None else None
+
+
+def _declared_services(graph: Graph, objects: Objects, domain: Domain) -> View[HostKey, Service]:
+    """The services that ServiceEntries say, with addresses of the mesh's own where they have
+    none."""
+    entries = objects.service_entries
+    hosts = graph.distinct(
+        "declared hosts",
+        graph.derive("hosts of entries", entries, lambda _f, _k, entry: entry_hosts(entry)),
+    )
+    wanted = graph.derive(
+        "addresses wanted",
+        entries,
+        lambda _f, key, entry: {
+            EntryHost(key, w.key.host): Outcome(w) for w in wanted_by_entry(entry)
+        },
+    )
+    allocated = graph.derive(
+        "allocated addresses",
+        graph.constant(),
+        lambda fetch, _k, _v: {
+            key: Outcome(found) for key, found in allocate(fetch.all(wanted)).items()
+        },
+        reads=(wanted,),
+    )
+
+    def service(fetch: Fetch, key: HostKey, _value: HostKey) -> dict[HostKey, Outcome[Service]]:
+        defaults = fetch.get(objects.mesh.exports, MESH)
+        found = [exported(e, defaults) for e in fetch.by(entries, ENTRY_BY_HOST, key)]
+        own = fetch.get(allocated, key) or ()
+        return {key: service_from_entries(key, found, own[:1], domain.cluster)} if found else {}
+
+    return graph.derive(
+        "declared services", hosts, service, reads=(entries, allocated, objects.mesh.exports)
+    )
+
+
+def _workloads(graph: Graph, objects: Objects, domain: Domain) -> View[WorkloadKey, Workload]:
+    """Pods and WorkloadEntries; a pod keeps its name from an entry of the same name."""
+    pods = graph.derive(
+        "pod workloads",
+        objects.pods,
+        lambda _f, _k, pod: _some(workload_from_pod(pod, domain.trust)),
+    )
+    entries = graph.derive(
+        "entry workloads",
+        objects.workload_entries,
+        lambda _f, _k, entry: _some(workload_from_entry(entry, domain.trust)),
+    )
+    indexes = (WORKLOAD_BY_ADDRESS, WORKLOAD_BY_NAMESPACE, ENTRY_BY_NAMESPACE)
+    return graph.union("workloads", (pods, entries), indexes=indexes)
 
 
 def _service(obj: core.Service, domain: Domain) -> dict[HostKey, Outcome[Service]]:

@@ -18,6 +18,7 @@ from meltemi.api.mesh_config import (
 )
 from meltemi.api.meta import Object
 from meltemi.api.networking import DestinationRule, VirtualService
+from meltemi.api.service_entry import ServiceEntry
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Outcome, Problem, Severity
 from meltemi.flow import Fetch, Graph, View
@@ -122,6 +123,9 @@ def exported(obj: O, defaults: ExportDefaults | None) -> O:
             annotations = {**obj.metadata.annotations, EXPORT_TO: ",".join(defaults.services)}
             meta = msgspec.structs.replace(obj.metadata, annotations=annotations)
             return cast(O, msgspec.structs.replace(obj, metadata=meta))
+        case ServiceEntry() if not obj.spec.export_to:
+            entry = msgspec.structs.replace(obj.spec, export_to=defaults.services)
+            return cast(O, msgspec.structs.replace(obj, spec=entry))
         case VirtualService() if not obj.spec.export_to:
             spec = msgspec.structs.replace(obj.spec, export_to=defaults.tables)
             return cast(O, msgspec.structs.replace(obj, spec=spec))

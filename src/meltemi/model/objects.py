@@ -9,10 +9,14 @@ from meltemi.api.ingress import Ingress, IngressClass
 from meltemi.api.meta import Object
 from meltemi.api.networking import DestinationRule, Gateway, VirtualService
 from meltemi.api.security import PeerAuthentication
+from meltemi.api.service_entry import ServiceEntry
+from meltemi.api.sidecar import Sidecar
 from meltemi.api.validate import validate
+from meltemi.api.workload_entry import WorkloadEntry, WorkloadGroup
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Outcome, Severity
 from meltemi.flow import Fetch, Graph, Index, Source, View
+from meltemi.model.entries import ENTRY_BY_HOST
 from meltemi.model.hosts import full_host
 from meltemi.model.mesh import MeshViews, mesh_views
 
@@ -43,6 +47,10 @@ class Objects(NamedTuple):
     peer_authentications: View[ObjectKey, PeerAuthentication]
     ingresses: View[ObjectKey, Ingress]
     ingress_classes: View[ObjectKey, IngressClass]
+    service_entries: View[ObjectKey, ServiceEntry]
+    workload_entries: View[ObjectKey, WorkloadEntry]
+    workload_groups: View[ObjectKey, WorkloadGroup]
+    sidecars: View[ObjectKey, Sidecar]
 
 
 KINDS = (
@@ -58,6 +66,10 @@ KINDS = (
     "Secret",
     "Ingress",
     "IngressClass",
+    "ServiceEntry",
+    "WorkloadEntry",
+    "WorkloadGroup",
+    "Sidecar",
 )
 """The kinds the model reads: the control plane keeps an informer for each."""
 
@@ -98,6 +110,10 @@ def objects(graph: Graph, domain: str, root: str = "istio-system") -> Objects:
         peer_authentications=discovered("PeerAuthentication", BY_NAMESPACE),
         ingresses=discovered("Ingress"),
         ingress_classes=decoded("IngressClass"),
+        service_entries=discovered("ServiceEntry", ENTRY_BY_HOST),
+        workload_entries=discovered("WorkloadEntry"),
+        workload_groups=discovered("WorkloadGroup"),
+        sidecars=discovered("Sidecar", BY_NAMESPACE),
     )
 
 

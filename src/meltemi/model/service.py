@@ -41,6 +41,18 @@ class Resolution(enum.Enum):
     """No ClusterIP: traffic goes to the address the client chose."""
     ALIAS = "alias"
     """ExternalName: another host's name."""
+    ORIGINAL = "original"
+    """Not resolved: traffic goes to the address the client chose (ServiceEntry NONE)."""
+    DNS = "dns"
+    """Envoy resolves the endpoints' names and balances over all they mean."""
+    DNS_ONE = "dns one"
+    """Envoy resolves one name, and uses one of its addresses for each connection."""
+    DYNAMIC = "dynamic"
+    """Envoy resolves the name in each request or SNI: for wildcard hosts."""
+
+    @property
+    def by_name(self) -> bool:
+        return self in (Resolution.DNS, Resolution.DNS_ONE)
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -70,6 +82,19 @@ class Service(msgspec.Struct, frozen=True):
     """`*`, `.`, `~` or namespaces; never empty."""
     created: tuple[str, str, str]
     external_name: str = ""
+    declared: bool = False
+    """A ServiceEntry says it, not Kubernetes."""
+    external: bool = False
+    """Outside the mesh: never in mutual TLS of the mesh's own accord."""
+    subject_alt_names: tuple[str, ...] = ()
+    """Whom a client of TLS may meet there; empty: as the policy says."""
+    allocated: bool = False
+    """The addresses are the mesh's own, which only its DNS gives out."""
+
+    @property
+    def precedence(self) -> tuple[bool, tuple[str, str, str]]:
+        """Of several services with one host: Kubernetes' own first, then the oldest."""
+        return (self.declared, self.created)
 
     @property
     def namespace(self) -> str:

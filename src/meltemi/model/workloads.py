@@ -1,10 +1,17 @@
-"""Workloads from Pods."""
+"""Workloads from Pods and WorkloadEntries."""
+
+from collections.abc import Mapping
 
 from meltemi.api.core import Pod
+from meltemi.api.workload_entry import WorkloadEntry
 from meltemi.base.identity import Identity
 from meltemi.base.keys import ObjectKey, WorkloadKey
 from meltemi.model.workload import Workload
 
+GROUP = "istio.io/autoRegistrationGroup"
+"""The annotation that names the WorkloadGroup of an entry that registered itself."""
+HEALTH_CHECKED = "proxy.istio.io/health-checks-enabled"
+"""The annotation of an entry whose group has a probe: it is unhealthy until its agent says."""
 _GONE = ("Succeeded", "Failed")
 
 
@@ -16,18 +23,7 @@ def workload_from_pod(pod: Pod, trust_domain: str) -> Workload | None:
     labels = meta.labels
     name = workload_name(pod)
     is_gateway = meta.annotations.get("inject.istio.io/templates", "") == "gateway"
-    canonical = (
-        labels.get("service.istio.io/canonical-name")
-        or labels.get("app.kubernetes.io/name")
-        or labels.get("app")
-        or name
-    )
-    revision = (
-        labels.get("service.istio.io/canonical-revision")
-        or labels.get("app.kubernetes.io/version")
-        or labels.get("version")
-        or "latest"
-    )
+    canonical, revision = _canonical(labels, name)
     return Workload(
         key=WorkloadKey(meta.namespace, meta.name),
         source=ObjectKey("Pod", meta.namespace, meta.name),
@@ -49,6 +45,58 @@ def workload_from_pod(pod: Pod, trust_domain: str) -> Workload | None:
             if port.name
         },
     )
+
+
+def workload_from_entry(entry: WorkloadEntry, trust_domain: str) -> Workload | None:
+    """A WorkloadEntry as the mesh sees it; None while it has no address of its own.
+
+    Its name in metrics is its group's, if it was registered by one.
+    """
+    meta, spec = entry.metadata, entry.spec
+    if not spec.address:
+        return None
+    labels = {**meta.labels, **spec.labels}
+    name = meta.annotations.get(GROUP, "") or meta.name
+    canonical, revision = _canonical(labels, name)
+    tls_mode = labels.get("security.istio.io/tlsMode")
+    healthy = next((c for c in entry.status.conditions if c.type == "Healthy"), None)
+    checked = meta.annotations.get(HEALTH_CHECKED) == "true"
+    return Workload(
+        key=WorkloadKey(meta.namespace, meta.name),
+        source=ObjectKey("WorkloadEntry", meta.namespace, meta.name),
+        address=spec.address,
+        labels=labels,
+        identity=Identity(trust_domain, meta.namespace, spec.service_account or "default"),
+        name=name,
+        app=labels.get("app", canonical),
+        version=labels.get("version", revision if revision != "latest" else ""),
+        canonical_service=canonical,
+        canonical_revision=revision,
+        in_mesh=tls_mode == "istio" if tls_mode is not None else bool(spec.service_account),
+        is_gateway=False,
+        ready=healthy.status == "True" if healthy is not None else not checked,
+        container_ports=spec.ports,
+        network=spec.network,
+        locality=spec.locality,
+        weight=spec.weight or 1,
+    )
+
+
+def _canonical(labels: Mapping[str, str], name: str) -> tuple[str, str]:
+    """The canonical service and revision."""
+    service = (
+        labels.get("service.istio.io/canonical-name")
+        or labels.get("app.kubernetes.io/name")
+        or labels.get("app")
+        or name
+    )
+    revision = (
+        labels.get("service.istio.io/canonical-revision")
+        or labels.get("app.kubernetes.io/version")
+        or labels.get("version")
+        or "latest"
+    )
+    return service, revision
 
 
 def workload_name(pod: Pod) -> str:

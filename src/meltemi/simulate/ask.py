@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from meltemi.compile.plan.inbound import selects, target_port
+from meltemi.compile.plan.inbound import selects
 from meltemi.model.build import SERVICE_BY_NAMESPACE
 from meltemi.model.workload import Workload
 from meltemi.simulate.request import Connection, Pairs, Request, Speaks
@@ -87,7 +87,7 @@ def _at_gateway(world: World, gateway: Workload, host: str, port: int) -> Resolv
     for service in world.model.services.by(SERVICE_BY_NAMESPACE, gateway.key.namespace):
         declared = service.port(port)
         if declared is not None and selects(service, gateway):
-            number = target_port(declared, gateway) or port
+            number = gateway.port_behind(declared) or port
             reason = f"port {port} of {service.source} leads to port {number} of {gateway.key}"
             because = (Because(service.source, "spec.ports"),)
             return Resolved(host, gateway.address, number, reason, because)

@@ -11,7 +11,8 @@ from meltemi.compile import ir
 from meltemi.compile.proxy_plan import planning
 from meltemi.compile.settings import MESH, MeshSettings, settings_view
 from meltemi.flow import Graph, Source
-from meltemi.model.build import WORKLOAD_BY_ADDRESS, Domain, Model, build
+from meltemi.model.build import Domain, Model, build
+from meltemi.model.endpoints import WORKLOAD_BY_ADDRESS
 from meltemi.model.objects import Objects, objects
 from meltemi.model.workload import Workload
 

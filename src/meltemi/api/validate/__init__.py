@@ -10,12 +10,18 @@ from meltemi.api import networking as net
 from meltemi.api.ingress import Ingress
 from meltemi.api.meta import Object
 from meltemi.api.security import PeerAuthentication
+from meltemi.api.service_entry import ServiceEntry
+from meltemi.api.sidecar import Sidecar
 from meltemi.api.validate.destination_rule import destination_rule
 from meltemi.api.validate.gateway import gateway, gateway_ignored
 from meltemi.api.validate.ingress import ingress
 from meltemi.api.validate.peer_authentication import peer_authentication
+from meltemi.api.validate.service_entry import service_entry
+from meltemi.api.validate.sidecar import sidecar
 from meltemi.api.validate.virtual_service import virtual_service
 from meltemi.api.validate.words import Advice, Finding
+from meltemi.api.validate.workload_entry import workload_entry, workload_group
+from meltemi.api.workload_entry import WorkloadEntry, WorkloadGroup
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Problem, Severity
 
@@ -35,6 +41,14 @@ def validate(obj: Object) -> tuple[Problem, ...]:
             findings = ingress(obj.spec)
         case PeerAuthentication():
             findings = peer_authentication(obj)
+        case ServiceEntry():
+            findings = service_entry(obj.spec)
+        case WorkloadEntry():
+            findings = workload_entry(obj.spec, "spec")
+        case WorkloadGroup():
+            findings = workload_group(obj.spec)
+        case Sidecar():
+            findings = sidecar(obj.spec)
         case _:
             return ()
     return (

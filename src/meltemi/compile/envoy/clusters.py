@@ -5,6 +5,7 @@ from typing import Any
 from meltemi.api.networking import ConnectionPool, LoadBalancer, OutlierDetection, TcpKeepalive
 from meltemi.compile import ir
 from meltemi.compile.envoy import tls
+from meltemi.compile.envoy.filters import DNS_CACHE
 from meltemi.compile.envoy.kit import Kit, set_address, set_duration, set_struct
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.endpoint import Endpoint
@@ -12,7 +13,9 @@ from meltemi.model.service import Protocol
 
 _NO_LIMIT = 2**32 - 1
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_EDS, _ORIGINAL = 3, 4
+_STRICT_DNS, _LOGICAL_DNS, _EDS, _ORIGINAL = 1, 2, 3, 4
+_V4_PREFERRED = 3
+_DYNAMIC = "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig"
 _ROUND_ROBIN, _LEAST_REQUEST, _RING_HASH, _RANDOM, _MAGLEV, _PROVIDED = 0, 1, 2, 3, 5, 6
 _SIMPLE = {"ROUND_ROBIN": _ROUND_ROBIN, "RANDOM": _RANDOM}
 
@@ -20,7 +23,7 @@ _SIMPLE = {"ROUND_ROBIN": _ROUND_ROBIN, "RANDOM": _RANDOM}
 def cluster(kit: Kit, plan: ir.Cluster, settings: MeshSettings) -> Any:
     """One outbound cluster."""
     message = kit.new("envoy.config.cluster.v3.Cluster", name=plan.name)
-    _discovery(message, plan)
+    _discovery(kit, message, plan, settings)
     pool = plan.blocks.connection_pool or ConnectionPool()
     timeout = pool.tcp.connect_timeout if pool.tcp else None
     set_duration(message.connect_timeout, timeout or settings.connect_timeout)
@@ -49,17 +52,32 @@ def _keepalive(target: Any, wanted: TcpKeepalive) -> None:
         target.keepalive_interval.value = int(wanted.interval.total_seconds())
 
 
-def _discovery(message: Any, plan: ir.Cluster) -> None:
-    if plan.discovery is ir.Discovery.ORIGINAL:
-        message.type = _ORIGINAL
-        message.lb_policy = _PROVIDED
-        return
-    message.type = _EDS
-    source = message.eds_cluster_config.eds_config
-    source.ads.SetInParent()
-    source.resource_api_version = 2
-    source.initial_fetch_timeout.SetInParent()
-    message.eds_cluster_config.service_name = plan.name
+def _discovery(kit: Kit, message: Any, plan: ir.Cluster, settings: MeshSettings) -> None:
+    match plan.discovery:
+        case ir.Discovery.ORIGINAL:
+            message.type = _ORIGINAL
+            message.lb_policy = _PROVIDED
+            return
+        case ir.Discovery.DYNAMIC:
+            message.lb_policy = _PROVIDED
+            config = kit.from_dict(_DYNAMIC, {"dns_cache_config": DNS_CACHE})
+            config.allow_insecure_cluster_options = plan.security is not ir.Security.ORIGINATE
+            kit.named(message.cluster_type, "envoy.clusters.dynamic_forward_proxy", config)
+            return
+        case ir.Discovery.ENDPOINTS:
+            message.type = _EDS
+            source = message.eds_cluster_config.eds_config
+            source.ads.SetInParent()
+            source.resource_api_version = 2
+            source.initial_fetch_timeout.SetInParent()
+            message.eds_cluster_config.service_name = plan.name
+        case ir.Discovery.DNS | ir.Discovery.DNS_ONE:
+            message.type = _STRICT_DNS if plan.discovery is ir.Discovery.DNS else _LOGICAL_DNS
+            message.dns_lookup_family = _V4_PREFERRED
+            message.respect_dns_ttl = True
+            set_duration(message.dns_refresh_rate, settings.dns_refresh)
+            wanted = ir.Assignment(plan.name, plan.endpoints)
+            message.load_assignment.CopyFrom(assignment(kit, wanted, settings))
     _balancer(message, plan.blocks.load_balancer or LoadBalancer())
 
 
@@ -138,6 +156,9 @@ def _outlier(message: Any, settings: OutlierDetection) -> None:
 def _http_options(kit: Kit, plan: ir.Cluster, pool: ConnectionPool, *, upgrade: bool) -> Any:
     """`upgrade`: the mesh asks for HTTP/2 where the policy says nothing."""
     options = kit.new(_HTTP)
+    if plan.discovery is ir.Discovery.DYNAMIC and plan.security is ir.Security.ORIGINATE:
+        options.upstream_http_protocol_options.auto_sni = True
+        options.upstream_http_protocol_options.auto_san_validation = True
     http = pool.http
     policy = http.h2_upgrade_policy if http is not None else ""
     upgrade = policy == "UPGRADE" or (upgrade and policy != "DO_NOT_UPGRADE")

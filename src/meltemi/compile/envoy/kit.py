@@ -42,7 +42,14 @@ def set_duration(target: Any, value: datetime.timedelta | float) -> None:
     target.SetInParent()
 
 
+UNIX = "unix://"
+
+
 def set_address(target: Any, address: str, port: int) -> None:
+    """An IP address or a name, or the path of a unix socket."""
+    if address.startswith(UNIX):
+        target.pipe.path = address.removeprefix(UNIX)
+        return
     target.socket_address.address = address
     target.socket_address.port_value = port
 

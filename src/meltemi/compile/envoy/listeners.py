@@ -6,12 +6,11 @@ from typing import Any
 from meltemi.compile import ir
 from meltemi.compile.envoy import filters, metrics, tls
 from meltemi.compile.envoy.filters import Json
-from meltemi.compile.envoy.kit import Kit, set_duration
+from meltemi.compile.envoy.kit import Kit, set_address, set_duration
 from meltemi.compile.envoy.routes import inline_configuration
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.service import Protocol
 
-UNIX = "unix://"
 _CHAIN = "envoy.config.listener.v3.FilterChain"
 _EDGE_BUFFER = 32768
 _EDGE_TLS_WAIT = 15.0
@@ -21,7 +20,7 @@ _EDGE_TLS_WAIT = 15.0
 def listener(kit: Kit, plan: ir.Listener, settings: MeshSettings) -> Any:
     """One listener as a message."""
     message = kit.new("envoy.config.listener.v3.Listener", name=plan.name)
-    _address(message.address, plan)
+    set_address(message.address, plan.address, plan.port)
     message.traffic_direction = 1 if plan.side is ir.Side.SERVER else 2
     if not plan.bind:
         message.bind_to_port.value = False
@@ -38,14 +37,6 @@ def listener(kit: Kit, plan: ir.Listener, settings: MeshSettings) -> Any:
     if plan.default is not None:
         writer.write(message.default_filter_chain, plan.default)
     return message
-
-
-def _address(target: Any, plan: ir.Listener) -> None:
-    if plan.address.startswith(UNIX):
-        target.pipe.path = plan.address.removeprefix(UNIX)
-    else:
-        target.socket_address.address = plan.address
-        target.socket_address.port_value = plan.port
 
 
 def _listener_filters(kit: Kit, message: Any, plan: ir.Listener, settings: MeshSettings) -> None:

@@ -95,7 +95,8 @@ def originating_client(kit: Kit, target: Any, settings: Any, host: str) -> None:
     if not settings.insecure_skip_verify:
         validation = common.validation_context
         validation.trusted_ca.filename = trusted
-        for name in settings.subject_alt_names or ((settings.sni or host),):
+        own = () if host.startswith("*") else ((settings.sni or host),)
+        for name in settings.subject_alt_names or own:
             validation.match_typed_subject_alt_names.add(san_type=_DNS).matcher.exact = name
     if settings.client_certificate:
         pair = common.tls_certificates.add()

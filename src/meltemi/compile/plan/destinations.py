@@ -39,6 +39,14 @@ class Resolver(NamedTuple):
     default_retry: Retry = DEFAULT_RETRY
     """Where a rule is silent."""
 
+    def place(self, service: Service | None) -> Service | None:
+        """Where a service's traffic goes: an alias (ExternalName) leads on to what it names."""
+        for _ in range(_LONGEST_ALIAS):
+            if service is None or service.resolution is not Resolution.ALIAS:
+                return service
+            service = self.service(service.external_name)
+        return None
+
     def subsets(self, host: str) -> frozenset[str]:
         found = self.policy(host)
         return frozenset(s.name for s in found.subsets) if found else frozenset()
@@ -104,12 +112,7 @@ class Destinations:
 
     def _service(self, host: str) -> Service | None:
         """The service of a host; an alias (ExternalName) leads on to the one it names."""
-        found = self._resolver.service(host)
-        for _ in range(_LONGEST_ALIAS):
-            if found is None or found.resolution is not Resolution.ALIAS:
-                return found
-            found = self._resolver.service(found.external_name)
-        return None
+        return self._resolver.place(self._resolver.service(host))
 
     def _port(self, target: Target, service: Service | None) -> int:
         """The destination's port: named, or the service's only one, or the listener's."""

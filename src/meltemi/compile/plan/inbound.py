@@ -7,7 +7,7 @@ import msgspec
 from meltemi.compile import ir, names
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.route import Prefix, Retry
-from meltemi.model.service import Port, Protocol, Service
+from meltemi.model.service import Protocol, Service
 from meltemi.model.tls import InboundTls, Mode
 from meltemi.model.workload import Workload
 
@@ -81,7 +81,7 @@ def _served(
             continue
         there = ir.Destination(service.host, service.name, service.namespace)
         for port in service.ports:
-            number = target_port(port, workload)
+            number = workload.port_behind(port)
             if number and number not in ports and number not in PROXY_PORTS:
                 name = names.stat_name(
                     pattern,
@@ -161,10 +161,3 @@ def selects(service: Service, workload: Workload) -> bool:
         and bool(service.selector)
         and service.selector.items() <= workload.labels.items()
     )
-
-
-def target_port(port: Port, workload: Workload) -> int:
-    """The workload's port behind a service's port; 0 when it names none that exists."""
-    if isinstance(port.target, int):
-        return port.target
-    return workload.container_ports.get(port.target, 0)

@@ -45,6 +45,8 @@ class Claim(msgspec.Struct, frozen=True):
     created: tuple[str, str, str]
     ranges: tuple[str, ...] = ()
     """CIDRs that mean this service; empty: the listener's address does."""
+    dynamic: bool = False
+    """The name in the traffic itself is resolved (DYNAMIC_DNS)."""
     opens: bool = False
     """Nobody captures the traffic: the application connects to the listener itself."""
 
@@ -101,8 +103,9 @@ def outbound_listener(
     owners: dict[ir.ChainMatch, Claim] = {}
     chains: dict[ir.ChainMatch, ir.FilterChain] = {}
     problems: list[Problem] = []
+    dynamic = any(claim.dynamic and claim.protocol.is_http for claim, _ in ordered)
     for claim, wanted in ordered:
-        for chain in (*_http(claim, slot), *wanted):
+        for chain in (*_http(claim, slot, dynamic=dynamic), *wanted):
             owner = owners.setdefault(chain.match, claim)
             if owner is claim:
                 chains.setdefault(chain.match, chain)
@@ -124,12 +127,12 @@ def outbound_listener(
     return PlannedListener(listener, tuple(dict.fromkeys(problems)))
 
 
-def _http(claim: Claim, slot: Slot) -> tuple[ir.FilterChain, ...]:
+def _http(claim: Claim, slot: Slot, *, dynamic: bool) -> tuple[ir.FilterChain, ...]:
     """The chain of all that speaks HTTP here: it is the same for every service but a sniffed
     one at its own address."""
     if not (claim.protocol.is_http or claim.protocol is Protocol.AUTO):
         return ()
-    http = ir.Http(f"outbound_{slot.name}", claim.routes)
+    http = ir.Http(f"outbound_{slot.name}", claim.routes, dynamic_hosts=dynamic)
     match = ir.ChainMatch() if claim.opens and claim.protocol.is_http else RAW_HTTP
     return (ir.FilterChain(slot.name, match, http),)
 
@@ -205,5 +208,11 @@ def _chain(
 ) -> ir.FilterChain:
     first = forward.clusters[0].cluster
     prefix = first if len(forward.clusters) == 1 else f"{claim.host.host}:{claim.port}"
-    tcp = ir.Tcp(prefix, forward, mongo=claim.protocol is Protocol.MONGO, marks=marks)
+    tcp = ir.Tcp(
+        prefix,
+        forward,
+        mongo=claim.protocol is Protocol.MONGO,
+        dynamic_port=claim.port if claim.dynamic else 0,
+        marks=marks,
+    )
     return ir.FilterChain(claim.slot.name, match, tcp, source=source, path=path)
