@@ -85,7 +85,7 @@ class Control:
                 revision = await self._engine.caught_up(key, seen)
                 proxies = await self._status.settled(revision)
         except TimeoutError:
-            late = [p.proxy for p in self._status.proxies() if not p.is_synced]
+            late = self._status.late(self._engine.graph.revision)
             who = ", ".join(late) or "the control plane"
             return _error(504, f"{key}: not distributed within {seconds:g} s: {who}")
         return _json({"object": str(key), "proxies": proxies})

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from meltemi.base.resource import BadNode, NodeInfo, Resource, node_from_id
 from meltemi.protos.small import Schema, message_classes
+from meltemi.xds.references import assignment_of, clusters_named
 
 _SCHEMA: Schema = {
     "Node": {"id": (1, "string"), "cluster": (2, "string"), "metadata": (3, "Struct")},
@@ -130,13 +131,29 @@ def _text(number: int, value: str) -> bytes:
 class Wrapped:
     """A resource and the bytes it adds to a response; each form is made when first needed."""
 
-    __slots__ = ("_delta", "_plain", "resource", "version")
+    __slots__ = ("_assignment", "_clusters", "_delta", "_plain", "resource", "version")
 
     def __init__(self, resource: Resource) -> None:
         self.resource = resource
         self.version = resource.version
         self._delta = b""
         self._plain = b""
+        self._clusters: frozenset[str] | None = None
+        self._assignment: str | None = None
+
+    @property
+    def clusters(self) -> frozenset[str]:
+        """The mesh's clusters that a route configuration or a listener names."""
+        if self._clusters is None:
+            self._clusters = clusters_named(self.resource.body)
+        return self._clusters
+
+    @property
+    def assignment(self) -> str:
+        """The endpoints a cluster waits for; empty: it finds its own."""
+        if self._assignment is None:
+            self._assignment = assignment_of(self.resource.name, self.resource.body)
+        return self._assignment
 
     @property
     def plain(self) -> bytes:

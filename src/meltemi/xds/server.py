@@ -151,6 +151,7 @@ async def _converse(
     status: Status,
 ) -> None:
     """Answer requests and marks until the proxy goes. One writer: the loop below."""
+    clock = asyncio.get_running_loop().time
 
     async def listen() -> None:
         async for body in requests:
@@ -165,7 +166,7 @@ async def _converse(
 
     async def send() -> None:
         """A function of its own, so that an idle stream does not keep its last response alive."""
-        for body in session.flush():
+        for body in session.flush(clock()):
             await context.write(body)
         status.progressed(session)
 
@@ -175,7 +176,7 @@ async def _converse(
     wake.set()
     try:
         while not listener.done():
-            await wake.wait()
+            await _woken(wake, session.due(), clock())
             wake.clear()
             await send()
         await listener
@@ -184,3 +185,12 @@ async def _converse(
     finally:
         listener.cancel()
         await asyncio.gather(listener, return_exceptions=True)
+
+
+async def _woken(wake: asyncio.Event, due: float | None, now: float) -> None:
+    """Return when there may be work, or when a wait of the session is over."""
+    try:
+        async with asyncio.timeout(None if due is None else max(due - now, 0)):
+            await wake.wait()
+    except TimeoutError:
+        return

@@ -1,15 +1,13 @@
 """One proxy's conversation, sans-IO: requests and marks in, responses out.
 
-At most one response of a type is in flight; what changes meanwhile is merged into the next. What
-a proxy needs first goes first: clusters, then their endpoints, then the listeners and routes that
-name them; clusters are taken away last. A rejected version is not sent again.
+At most one response of a type is in flight; what changes meanwhile is merged into the next.
+`order` says what must wait for what. A rejected version is not sent again: the proxy keeps the last
+good one.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 
-import msgspec
-
-from meltemi.base.resource import CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE, SECRET
+from meltemi.base.resource import CLUSTER, ENDPOINT, SECRET
 from meltemi.xds.cache import Cache
 from meltemi.xds.messages import (
     DeltaRequest,
@@ -18,52 +16,10 @@ from meltemi.xds.messages import (
     delta_response,
     response,
 )
+from meltemi.xds.order import Order
+from meltemi.xds.subscription import CLIENTS, ORDER, WILDCARD_TYPES, Rejection, Subscription
 
-ORDER = (CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE, SECRET)
-WILDCARD_TYPES = frozenset((CLUSTER, LISTENER))
-_CLIENTS = (LISTENER, ROUTE)
-"""What names clusters: sent after them, and before they go."""
-
-
-class Rejection(msgspec.Struct, frozen=True):
-    """One version of one resource that a proxy refused, in its own words."""
-
-    type_url: str
-    name: str
-    version: str
-    message: str
-
-
-class Subscription:
-    """What a proxy wants, has and is being sent, for one type."""
-
-    def __init__(self) -> None:
-        self.wildcard = False
-        self.owes = False
-        """A wildcard subscription is answered once even when there is nothing."""
-        self.names: set[str] = set()
-        self.has: dict[str, str] = {}
-        """Name to the version the proxy last took; absent: it has none."""
-        self.dirty: dict[str, int] = {}
-        """Names to send, with the revision they changed at."""
-        self.flight: dict[str, str | None] = {}
-        """What the response in flight carries: versions, None for removals."""
-        self.nonce = ""
-        self.flight_revision = 0
-        self.rejected: dict[str, Rejection] = {}
-        self.sent_any = False
-        self.count = 0
-
-    def wants(self, name: str) -> bool:
-        return self.wildcard or name in self.names
-
-    @property
-    def oldest(self) -> int | None:
-        """The oldest revision not yet acknowledged; None when there is none."""
-        waiting = list(self.dirty.values())
-        if self.nonce:
-            waiting.append(self.flight_revision)
-        return min(waiting, default=None)
+__all__ = ["DeltaSession", "Rejection", "Session", "SotwSession", "Subscription"]
 
 
 class Session:
@@ -74,6 +30,7 @@ class Session:
         self._cache = cache
         self._wake_up = wake_up
         self.types: dict[str, Subscription] = {}
+        self._order = Order(node_id, cache, self.types)
 
     @property
     def node_id(self) -> str:
@@ -82,7 +39,7 @@ class Session:
     def mark(self, type_url: str, name: str, revision: int) -> None:
         found = self.types.get(type_url)
         if found is not None and found.wants(name):
-            found.dirty.setdefault(name, revision)
+            found.mark(name, revision)
 
     def mark_all(self, revision: int) -> None:
         for type_url in self.types:
@@ -103,21 +60,36 @@ class Session:
         """Whether `flush` may have something to send."""
         return any((s.dirty or s.owes) and not s.nonce for s in self.types.values())
 
+    def waiting(self) -> Iterable[str]:
+        """What the proxy has not acknowledged, in words."""
+        for type_url, found in self.types.items():
+            kind = type_url.rpartition(".")[2]
+            if found.flight:
+                yield f"{kind} {', '.join(sorted(found.flight)[:3])}: sent, not acknowledged"
+            held = sorted(found.dirty.keys() - found.parked)
+            if held:
+                yield f"{kind} {', '.join(held[:3])}: not sent yet"
+
     def rejections(self) -> Iterable[Rejection]:
         return [r for s in self.types.values() for r in s.rejected.values()]
 
-    def flush(self) -> list[bytes]:
-        """The responses that may go out now, in order."""
+    def flush(self, now: float) -> list[bytes]:
+        """The responses that may go out now, in order. `now`: seconds of any steady clock."""
+        self._order.begin()
         if not self._cache.is_known(self._node):
             return []
         out: list[bytes] = []
         for type_url in ORDER:
             found = self.types.get(type_url)
             if found is not None and (found.dirty or found.owes) and not found.nonce:
-                body = self._send(type_url, found)
+                body = self._send(type_url, found, now)
                 if body is not None:
                     out.append(body)
         return out
+
+    def due(self) -> float | None:
+        """When to flush again though nothing happens: a wait is over then. None: never."""
+        return self._order.due()
 
     def _mark_everything(self, type_url: str, revision: int) -> None:
         """Mark what differs between what the proxy wants and what it has.
@@ -130,96 +102,84 @@ class Session:
         missing = found.names | found.has.keys()
         for name, resource in self._cache.resources(self._node, type_url):
             missing.discard(name)
-            if found.has.get(name) == resource.version and name not in found.flight:
-                found.dirty.pop(name, None)
+            is_old = found.has.get(name) == resource.version
+            if is_old and name not in found.flight and name not in found.again:
+                found.settle(name)
             elif found.wants(name):
-                found.dirty.setdefault(name, revision)
+                found.mark(name, revision)
         for name in missing:
-            found.dirty.setdefault(name, revision)
+            found.mark(name, revision)
 
-    def _send(self, type_url: str, found: Subscription) -> bytes | None:
+    def _send(self, type_url: str, found: Subscription, now: float) -> bytes | None:
         raise NotImplementedError
 
-    def _ready(self, type_url: str, found: Subscription) -> dict[str, Wrapped | None]:
+    def _ready(self, type_url: str, found: Subscription, now: float) -> dict[str, Wrapped | None]:
         """The dirty names that may be sent now, with what they are; the rest stays dirty.
 
         Names whose version the proxy has, or has rejected, are dropped as settled.
         """
-        if type_url in _CLIENTS and not self._clusters_settled():
-            return {}
         ready: dict[str, Wrapped | None] = {}
-        for name in list(found.dirty):
+        alone = found.suspects & found.dirty.keys()
+        for name in sorted(alone)[:1] if alone else list(found.dirty):
             resource = self._cache.get(self._node, type_url, name)
             if resource is None:
                 if type_url == SECRET:
                     # What held it goes by itself; what still asks for it keeps what it has.
-                    found.dirty.pop(name)
+                    found.settle(name)
                     continue
                 if name not in found.has and not self._is_awaited(type_url, name):
-                    found.dirty.pop(name)
-                    continue
-                if type_url == CLUSTER and not self._clients_settled():
-                    continue
+                    found.settle(name)
+                    found.rejected.pop(name, None)
+                elif not self._holds_removal(type_url, found, name, now):
+                    ready[name] = None
             elif self._is_settled(found, resource):
-                found.dirty.pop(name)
-                continue
-            ready[name] = resource
+                found.settle(name)
+            elif type_url not in CLIENTS or not self._order.holds_change(
+                found, name, resource, now
+            ):
+                ready[name] = resource
         return ready
 
-    def _owes(self, type_url: str, found: Subscription) -> bool:
-        """Whether a first answer must go out though it says nothing: Envoy starts only then."""
-        if not found.owes or found.dirty:
+    def _holds_removal(self, type_url: str, found: Subscription, name: str, now: float) -> bool:
+        if name not in found.has:
             return False
-        return type_url not in _CLIENTS or self._clusters_settled()
+        found.parked.discard(name)
+        if type_url == CLUSTER:
+            return self._order.holds_removal(found, name, now)
+        return type_url == ENDPOINT and self._order.holds_endpoints(found, name)
+
+    def _owes(self, found: Subscription) -> bool:
+        """Whether a first answer must go out though it says nothing: Envoy starts only then."""
+        return found.owes and not found.dirty
 
     def _is_awaited(self, type_url: str, name: str) -> bool:
         """Whether the proxy asked for a name by itself, and waits to hear that it is not there."""
-        return type_url not in WILDCARD_TYPES and name in self.types[type_url].names
+        found = self.types[type_url]
+        return type_url not in WILDCARD_TYPES and name in found.names and name not in found.absent
 
     def _is_settled(self, found: Subscription, resource: Wrapped) -> bool:
         name, version = resource.resource.name, resource.version
         if found.has.get(name) == version:
-            return True
-        refused = found.rejected.get(name)
-        return refused is not None and refused.version == version
+            found.rejected.pop(name, None)
+            return name not in found.again
+        return found.is_refused(name, version)
 
-    def _clusters_settled(self) -> bool:
-        """Whether new clusters, and the endpoints they need, have been taken."""
-        clusters, endpoints = self.types.get(CLUSTER), self.types.get(ENDPOINT)
-        if clusters is None:
-            return True
-        if self._is_adding(CLUSTER, clusters):
-            return False
-        if endpoints is None:
-            return True
-        return not self._is_adding(ENDPOINT, endpoints)
-
-    def _is_adding(self, type_url: str, found: Subscription) -> bool:
-        """Whether something is in flight or waits that is not a removal."""
-        if any(version is not None for version in found.flight.values()):
-            return True
-        for name in found.dirty:
-            resource = self._cache.get(self._node, type_url, name)
-            if resource is not None and not self._is_settled(found, resource):
-                return True
-        return False
-
-    def _clients_settled(self) -> bool:
-        """Whether no listener or route that may name an old cluster waits to be replaced."""
-        return not any(
-            self.types[t].dirty or self.types[t].nonce for t in _CLIENTS if t in self.types
-        )
-
-    def _fly(self, found: Subscription, ready: Mapping[str, Wrapped | None]) -> str:
+    def _fly(self, type_url: str, found: Subscription, ready: Mapping[str, Wrapped | None]) -> str:
         """Note what is about to be sent; answers the nonce."""
         found.count += 1
         found.nonce = str(found.count)
-        revisions = [found.dirty.pop(name) for name in ready]
+        revisions = [found.dirty.pop(name) for name in ready if name in found.dirty]
         if not found.dirty:
             found.dirty = {}  # A dict that was large once stays large.
         found.flight_revision = min(revisions, default=self._cache.revision)
         found.owes = False
         found.flight = {n: r.version if r is not None else None for n, r in ready.items()}
+        if type_url in CLIENTS:
+            found.flight_clusters = {n: r.clusters for n, r in ready.items() if r is not None}
+        for name, resource in ready.items():
+            found.settle(name)
+            if type_url == CLUSTER and resource is not None and name not in found.has:
+                self._renew_endpoints(resource.assignment)
         found.sent_any = True
         return found.nonce
 
@@ -228,32 +188,79 @@ class Session:
         if nonce != found.nonce or not nonce:
             return
         flight, found.flight, found.nonce = found.flight, {}, ""
+        clusters, found.flight_clusters = found.flight_clusters, {}
         blamed = _blamed(flight, error) if error is not None else frozenset()
+        found.suspects -= flight.keys()
+        if self._CAN_SEND_ALONE and len(blamed) > 1 and not _names_any(flight, error or ""):
+            self._suspect(found, blamed)
         for name, version in flight.items():
-            if name in blamed:
-                text = error or ""
-                found.rejected[name] = Rejection(type_url, name, version or "", text)
-            elif version is None:
-                found.has.pop(name, None)
-                found.rejected.pop(name, None)
-            else:
-                if type_url == CLUSTER and name in found.has and found.has[name] != version:
-                    self._resend_endpoints(name)
-                found.has[name] = version
-                found.rejected.pop(name, None)
+            if name in found.suspects:
+                continue
+            if name in blamed and version is not None:
+                found.rejected[name] = Rejection(type_url, name, version or "", error or "")
+                continue
+            found.rejected.pop(name, None)
+            if version is None:
+                found.drop(name)
+                if name in found.names:
+                    found.absent.add(name)
+                continue
+            if type_url == CLUSTER and found.has.get(name, version) != version:
+                self._resend_endpoints(name)
+            if not found.wants(name):
+                continue
+            found.has[name] = version
+            found.absent.discard(name)
+            if name in clusters:
+                found.clusters[name] = clusters[name]
+
+    _CAN_SEND_ALONE = True
+
+    def _suspect(self, found: Subscription, names: frozenset[str]) -> None:
+        """A rejection that names nothing: send what it was about again, one by one."""
+        for name in names:
+            found.suspects.add(name)
+            found.mark(name, self._cache.revision, again=True)
+
+    def _renew_endpoints(self, assignment: str) -> None:
+        """A new cluster waits for endpoints; those a former one of its name had do not count."""
+        endpoints = self.types.get(ENDPOINT)
+        if endpoints is not None and endpoints.wants(assignment):
+            endpoints.drop(assignment)
+            endpoints.mark(assignment, self._cache.revision, again=True)
 
     def _resend_endpoints(self, cluster: str) -> None:
         """An updated cluster warms again, and waits for endpoints it does not ask for again."""
         endpoints = self.types.get(ENDPOINT)
-        if endpoints is not None and endpoints.wants(cluster):
-            endpoints.has.pop(cluster, None)
-            endpoints.dirty.setdefault(cluster, self._cache.revision)
+        current = self._cache.get(self._node, CLUSTER, cluster)
+        name = current.assignment if current is not None else cluster
+        if endpoints is not None and endpoints.wants(name):
+            endpoints.mark(name, self._cache.revision, again=True)
+
+    def _resume(self, type_url: str, found: Subscription, initial: Mapping[str, str]) -> None:
+        """What a proxy says it has from an earlier stream."""
+        found.has.update(initial)
+        if type_url not in CLIENTS:
+            return
+        for name, version in initial.items():
+            current = self._cache.get(self._node, type_url, name)
+            is_current = current is not None and current.version == version
+            found.clusters[name] = current.clusters if current and is_current else None
 
 
 def _blamed(flight: Mapping[str, str | None], error: str) -> frozenset[str]:
     """The resources a rejection is about: those it names, or all when it names none."""
-    named = frozenset(name for name in flight if name and name in error)
-    return named or frozenset(flight)
+    named: set[str] = set()
+    for name in sorted(flight, key=len, reverse=True):
+        if name and name in error:
+            named.add(name)
+            error = error.replace(name, "")
+    sent = (name for name, version in flight.items() if version is not None)
+    return frozenset(named) or frozenset(sent)
+
+
+def _names_any(flight: Mapping[str, str | None], error: str) -> bool:
+    return any(name and name in error for name in flight)
 
 
 class DeltaSession(Session):
@@ -265,7 +272,7 @@ class DeltaSession(Session):
             if request.type_url not in ORDER:
                 return
             found = self.types[request.type_url] = Subscription()
-            found.has.update(request.initial)
+            self._resume(request.type_url, found, request.initial)
             found.wildcard = not request.subscribe and request.type_url in WILDCARD_TYPES
             if found.wildcard or "*" in request.subscribe:
                 found.wildcard = found.owes = True
@@ -278,18 +285,16 @@ class DeltaSession(Session):
             if name == "*" or name in request.initial:
                 continue
             found.names.add(name)
-            found.has.pop(name, None)
-            found.dirty.setdefault(name, self._cache.revision)
+            found.drop(name)
+            found.mark(name, self._cache.revision, again=True)
         for name in request.unsubscribe:
-            found.names.discard(name)
-            found.has.pop(name, None)
-            found.dirty.pop(name, None)
+            found.forget(name)
 
-    def _send(self, type_url: str, found: Subscription) -> bytes | None:
-        ready = self._ready(type_url, found)
-        if not ready and not self._owes(type_url, found):
+    def _send(self, type_url: str, found: Subscription, now: float) -> bytes | None:
+        ready = self._ready(type_url, found, now)
+        if not ready and not self._owes(found):
             return None
-        nonce = self._fly(found, ready)
+        nonce = self._fly(type_url, found, ready)
         resources = [r for r in ready.values() if r is not None]
         removed = [name for name, r in ready.items() if r is None]
         return delta_response(type_url, nonce, resources, removed)
@@ -297,6 +302,8 @@ class DeltaSession(Session):
 
 class SotwSession(Session):
     """State-of-the-world xDS: clusters and listeners always in full, other types as changed."""
+
+    _CAN_SEND_ALONE = False
 
     def on_request(self, request: Request) -> None:
         found = self.types.get(request.type_url)
@@ -312,21 +319,21 @@ class SotwSession(Session):
         if request.nonce and found.nonce:
             return
         for name in set(request.names) - found.names:
-            found.dirty.setdefault(name, self._cache.revision)
+            found.mark(name, self._cache.revision)
         for name in found.names - set(request.names):
-            found.has.pop(name, None)
-            found.dirty.pop(name, None)
+            found.forget(name)
         found.names = set(request.names)
 
-    def _send(self, type_url: str, found: Subscription) -> bytes | None:
-        ready = self._ready(type_url, found)
-        if not ready and not self._owes(type_url, found):
+    def _send(self, type_url: str, found: Subscription, now: float) -> bytes | None:
+        ready = self._ready(type_url, found, now)
+        if not ready and not self._owes(found):
             return None
         if type_url in WILDCARD_TYPES:
+            if found.dirty.keys() - ready.keys():
+                return None
             for name, resource in self._cache.resources(self._node, type_url):
                 if name not in ready and found.wants(name):
-                    found.dirty.setdefault(name, self._cache.revision)
                     ready[name] = resource
-        nonce = self._fly(found, ready)
+        nonce = self._fly(type_url, found, ready)
         resources = [r for r in ready.values() if r is not None]
         return response(type_url, nonce, str(self._cache.revision), resources)

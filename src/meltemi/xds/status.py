@@ -91,6 +91,16 @@ class Status:
             self._waits.discard(wait)
         return len(self._sessions)
 
+    def late(self, revision: int) -> Sequence[str]:
+        """The proxies that have not acknowledged a revision, with what they lack."""
+        found = []
+        for session in self._sessions:
+            oldest = session.oldest()
+            if oldest is not None and oldest <= revision:
+                name = session.node_id.split("~")[2]
+                found.append(f"{name} ({'; '.join(session.waiting())})")
+        return sorted(found)
+
     def proxies(self) -> Sequence[ProxyStatus]:
         """Every connected proxy, by name."""
         return sorted((_status(s) for s in self._sessions), key=lambda status: status.proxy)

@@ -1,0 +1,85 @@
+"""What a sealed resource needs to be there first, read from its bytes.
+
+Routes and listeners name clusters; a cluster waits for its endpoints. Reading the wire form keeps
+this true for resources that users have patched, and asks nothing of the compiler.
+"""
+
+from collections.abc import Iterator
+
+_OURS = b"bound|"
+_EDS = 3
+_TYPE, _EDS_CONFIG, _SERVICE_NAME = 2, 3, 2
+
+
+def clusters_named(body: bytes) -> frozenset[str]:
+    """The mesh's own clusters (`outbound|80|v1|host`, `inbound|80||`) that appear in a message.
+
+    A string field is preceded by its length, which tells where the name ends.
+    """
+    found: set[str] = set()
+    at = body.find(_OURS)
+    while at >= 0:
+        start = at - 3 if body[at - 3 : at] == b"out" else at - 2
+        length = _length_before(body, start)
+        text = body[start : start + length]
+        if len(text) == length and text.count(b"|") == 3:
+            found.add(text.decode(errors="replace"))
+        at = body.find(_OURS, at + 1)
+    return frozenset(found)
+
+
+def _length_before(body: bytes, at: int) -> int:
+    """The varint that ends just before `at`, of two bytes at most; a tag stands before it, whose
+    last byte has no high bit."""
+    last = body[at - 1] if at else 0
+    if at > 1 and body[at - 2] & 0x80:
+        return (body[at - 2] & 0x7F) + last * 128
+    return last
+
+
+def assignment_of(name: str, cluster: bytes) -> str:
+    """The endpoint assignment a cluster waits for; empty for one that finds its own endpoints."""
+    kind, source = 0, b""
+    for number, value in fields(cluster):
+        if number == _TYPE and isinstance(value, int):
+            kind = value
+        elif number == _EDS_CONFIG and isinstance(value, bytes):
+            source = value
+    if kind != _EDS:
+        return ""
+    for number, value in fields(source):
+        if number == _SERVICE_NAME and isinstance(value, bytes) and value:
+            return value.decode()
+    return name
+
+
+def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a protobuf message, one level deep, in the order they are written."""
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = _varint(message, at)
+        number, form = tag >> 3, tag & 7
+        if form == 0:
+            value, at = _varint(message, at)
+            yield number, value
+        elif form == 2:
+            length, at = _varint(message, at)
+            yield number, message[at : at + length]
+            at += length
+        elif form in (1, 5):
+            width = 8 if form == 1 else 4
+            yield number, message[at : at + width]
+            at += width
+        else:
+            raise ValueError(f"wire type {form} is not in use")
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+        shift += 7

@@ -1,0 +1,96 @@
+"""What one proxy wants, has and is being sent, for one type of resource."""
+
+import msgspec
+
+from meltemi.base.resource import CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE, SECRET
+
+ORDER = (CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE, SECRET)
+"""What is needed first goes first."""
+WILDCARD_TYPES = frozenset((CLUSTER, LISTENER))
+CLIENTS = (LISTENER, ROUTE)
+"""What names clusters: sent after them, and before they go."""
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """One version of one resource that a proxy refused, in its own words."""
+
+    type_url: str
+    name: str
+    version: str
+    message: str
+
+
+class Subscription:
+    """Plain state; `session` moves it, `order` reads it."""
+
+    def __init__(self) -> None:
+        self.wildcard = False
+        self.owes = False
+        """A wildcard subscription is answered once even when there is nothing."""
+        self.names: set[str] = set()
+        self.has: dict[str, str] = {}
+        """Name to the version the proxy last took; absent: it has none."""
+        self.absent: set[str] = set()
+        """Names it asked for and was told do not exist."""
+        self.dirty: dict[str, int] = {}
+        """Names to send, with the revision they changed at."""
+        self.again: set[str] = set()
+        """Dirty names that are sent even if the proxy has this version."""
+        self.parked: set[str] = set()
+        """Dirty names that stay for as long as something else does: nobody waits for them."""
+        self.since: dict[str, float] = {}
+        """When a dirty name that is held back began to wait, in seconds of the caller's clock."""
+        self.clusters: dict[str, frozenset[str] | None] = {}
+        """The clusters that the version a proxy has names; None: not known after a reconnect."""
+        self.flight: dict[str, str | None] = {}
+        """What the response in flight carries: versions, None for removals."""
+        self.flight_clusters: dict[str, frozenset[str]] = {}
+        self.nonce = ""
+        self.flight_revision = 0
+        self.suspects: set[str] = set()
+        """Names of a response that was rejected without saying which: they go out alone."""
+        self.rejected: dict[str, Rejection] = {}
+        self.sent_any = False
+        self.count = 0
+
+    def wants(self, name: str) -> bool:
+        return self.wildcard or name in self.names
+
+    def mark(self, name: str, revision: int, *, again: bool = False) -> None:
+        """Note that a name is to be sent."""
+        self.parked.discard(name)
+        self.dirty.setdefault(name, revision)
+        if again:
+            self.again.add(name)
+
+    def settle(self, name: str) -> None:
+        """Nothing is to be sent for a name after all."""
+        self.dirty.pop(name, None)
+        self.since.pop(name, None)
+        self.parked.discard(name)
+        self.again.discard(name)
+        self.suspects.discard(name)
+
+    def forget(self, name: str) -> None:
+        """The proxy has lost interest."""
+        self.names.discard(name)
+        self.drop(name)
+        self.settle(name)
+
+    def drop(self, name: str) -> None:
+        """The proxy no longer has what it had under a name."""
+        self.has.pop(name, None)
+        self.absent.discard(name)
+        self.clusters.pop(name, None)
+
+    def is_refused(self, name: str, version: str) -> bool:
+        found = self.rejected.get(name)
+        return found is not None and found.version == version
+
+    @property
+    def oldest(self) -> int | None:
+        """The oldest revision not yet acknowledged; None when there is none."""
+        waiting = [r for name, r in self.dirty.items() if name not in self.parked]
+        if self.nonce:
+            waiting.append(self.flight_revision)
+        return min(waiting, default=None)
