@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 from cryptography import x509
 
 from tests.certificates import Authority, Signed, tls_secret
@@ -16,7 +18,68 @@ from tests.real.conftest import Mesh, running_mesh
 from tests.real.load import until
 
 SHOP, GUARDED, PASSED = "shop.example.com", "guarded.example.com", "passed.example.com"
+INGRESS = "ingress.example.org"
 HTTP, HTTPS = 8080, 8443
+
+
+TLS_SERVER = """
+import http.server, ssl
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'{"server": "legacy"}'
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 8443), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/certs/tls.crt", "/certs/tls.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+LEGACY = yaml.safe_dump_all(
+    [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "legacy", "namespace": "legacy", "labels": {"app": "legacy"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [
+                    {
+                        "name": "server",
+                        "image": "debian",
+                        "command": ["/usr/bin/env", "python3", "-c", TLS_SERVER],
+                        "volumeMounts": [{"name": "certs", "mountPath": "/certs"}],
+                        "readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1},
+                    }
+                ],
+                "volumes": [{"name": "certs", "secret": {"secretName": "legacy"}}],
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "legacy", "namespace": "legacy"},
+            "spec": {
+                "selector": {"app": "legacy"},
+                "ports": [
+                    {"name": "http", "port": 80, "targetPort": 8080},
+                    {"name": "https", "port": 443, "targetPort": 8443},
+                ],
+            },
+        },
+    ]
+)
+CALLER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: caller, labels: {app: caller}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: curl, image: curlimages/curl, command: [/bin/sleep, infinity]}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +96,16 @@ def shared(own_network: None, authority: Authority) -> Iterator[Mesh]:
         mesh.apply(tls_secret("shop", authority.sign(SHOP)))
         guarded = authority.sign(GUARDED)
         mesh.apply(tls_secret("guarded", guarded, authority=authority.pem))
-        mesh.apply("gateway/https.yaml")
-        mesh.kubectl("rollout", "status", "deploy/echo-v1", "deploy/echo-v2", "--timeout=60s")
-        mesh.meltemi("wait", "--for=distribution", "gateway/shop")
+        mesh.apply(tls_secret("ingress", authority.sign(INGRESS)))
+        mesh.kubectl("create", "namespace", "legacy")
+        mesh.apply(tls_secret("legacy", authority.sign(PASSED), namespace="legacy"))
+        mesh.apply(LEGACY)
+        mesh.apply(CALLER)
+        for sample in ("egressgateway", "https", "passthrough", "egress", "east-west", "ingress"):
+            mesh.apply(f"gateway/{sample}.yaml")
+        mesh.kubectl("wait", "--for=condition=Ready", "pod", "--all", "-A", "--timeout=90s")
+        for name in ("gateway/shop", "gateway/passed", "gateway/egress", "virtualservice/passed"):
+            mesh.meltemi("wait", "--for=distribution", name)
         yield mesh
 
 
@@ -180,12 +250,22 @@ async def test_certificates_rotate_without_a_failed_request(
     print(f"{len(set(seen) - {first})} rotations under {len(seen)} handshakes")
 
 
+def ingress_pod(mesh: Mesh) -> Any:
+    found = mesh.kubectl(
+        "get", "pods", "-n", "istio-system", "-l", "istio=ingressgateway", "-o", "json"
+    )
+    return json.loads(found)["items"][0]
+
+
+def call(mesh: Mesh, url: str, *options: str) -> str:
+    """What the caller in the mesh gets."""
+    return mesh.kubectl(
+        "exec", "caller", "-c", "curl", "--", "curl", "-s", "-m", "10", *options, url
+    )
+
+
 async def test_keys_are_shown_nowhere(mesh: Mesh) -> None:
-    pod = json.loads(
-        mesh.kubectl(
-            "get", "pods", "-n", "istio-system", "-l", "istio=ingressgateway", "-o", "json"
-        )
-    )["items"][0]["metadata"]["name"]
+    pod = ingress_pod(mesh)["metadata"]["name"]
     shown = mesh.meltemi("proxy-config", "all", f"{pod}.istio-system", "-o", "json")
     assert "kubernetes://shop" in shown
     assert "PRIVATE KEY" not in shown
@@ -194,11 +274,78 @@ async def test_keys_are_shown_nowhere(mesh: Mesh) -> None:
 
 
 async def test_tcp_through_a_gateway(mesh: Mesh) -> None:
-    pod = json.loads(
-        mesh.kubectl(
-            "get", "pods", "-n", "istio-system", "-l", "istio=ingressgateway", "-o", "json"
-        )
-    )["items"][0]
-    with socket.create_connection((pod["status"]["podIP"], 31400), timeout=10) as connection:
+    where = (ingress_pod(mesh)["status"]["podIP"], 31400)
+    with socket.create_connection(where, timeout=10) as connection:
         connection.sendall(b"to the echo and back\n")
         assert connection.recv(100) == b"to the echo and back\n"
+
+
+async def test_tls_passes_unopened_to_the_server_it_names(mesh: Mesh, authority: Authority) -> None:
+    client = Client(authority)
+    answer = await client.get(PASSED)
+    assert answer.echo == {"server": "legacy"}
+    assert answer.serial != (await client.get(SHOP)).serial
+
+
+async def test_an_egress_gateway_speaks_tls_for_callers(mesh: Mesh) -> None:
+    assert json.loads(call(mesh, "http://legacy.legacy.svc.cluster.local/")) == {"server": "legacy"}
+    metrics = mesh.kubectl(
+        "exec", "-n", "istio-system", "deploy/istio-egressgateway", "-c", "istio-proxy", "--",
+        "curl", "-s", "http://127.0.0.1:15000/clusters",
+    )  # fmt: skip
+    (used,) = re.findall(r"outbound\|443\|\|legacy\S+::[0-9.]+:8443::rq_total::(\d+)", metrics)
+    assert int(used) > 0
+
+
+async def test_east_west_passes_mutual_tls_from_end_to_end(mesh: Mesh) -> None:
+    """The caller's certificate reaches the server; the gateway between them opens nothing."""
+    address = ingress_pod(mesh)["status"]["podIP"]
+    mesh.apply(REMOTE.replace("GATEWAY", address), "destinationrule/remote")
+    headers = json.loads(call(mesh, "http://remote/"))["headers"]
+    claimed = headers["x-forwarded-client-cert"]
+    assert "URI=spiffe://cluster.local/ns/default/sa/default" in claimed
+    assert "ingressgateway" not in claimed
+
+
+async def test_east_west_leads_strangers_nowhere(mesh: Mesh) -> None:
+    """Not to a cluster of the gateway's own, which would carry its identity."""
+    at = ingress_pod(mesh)["status"]["podIP"]
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for name in ("outbound-80--echo.default.svc.cluster.local", "outbound_.80_._.lost.local"):
+        with pytest.raises((ssl.SSLError, OSError)):
+            await _get(at, 15443, "echo", "/", ssl=context, server_hostname=f"{name}.meltemi")
+
+
+async def test_ingress_routes_and_says_where_it_is(mesh: Mesh, authority: Authority) -> None:
+    client = Client(authority)
+    found = [(await plain(INGRESS, path)).status for path in ("/only", "/only/x", "/underneath")]
+    assert found == [200, 404, 404]
+    assert (await client.get(INGRESS, "/under/way")).echo["path"] == "/under/way"
+    assert (await client.get(INGRESS, "/under")).status == 200
+
+
+REMOTE = """
+apiVersion: v1
+kind: Service
+metadata: {name: remote}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: remote-1, labels: {kubernetes.io/service-name: remote}}
+addressType: IPv4
+ports: [{name: http, port: 15443, protocol: TCP}]
+endpoints: [{addresses: [GATEWAY], conditions: {ready: true}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: remote}
+spec:
+  host: remote
+  trafficPolicy:
+    tls:
+      mode: ISTIO_MUTUAL
+      sni: outbound_.80_._.echo.default.svc.cluster.local
+      subjectAltNames: ["spiffe://cluster.local/ns/default/sa/default"]
+"""

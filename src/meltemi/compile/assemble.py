@@ -24,6 +24,7 @@ from meltemi.base.resource import (
     seal,
 )
 from meltemi.compile.claims import Outbound
+from meltemi.compile.east_west import EastWest
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.plan.hosts import fallback_host
@@ -59,12 +60,14 @@ class Assembler:
         kit: Kit,
         views: Views,
         outbound: Outbound,
+        passing: EastWest,
         sealed: Sealed,
         mesh: View[str, MeshSettings],
     ) -> None:
         self._kit = kit
         self._views = views
         self._outbound = outbound
+        self._passing = passing
         self._sealed = sealed
         self._mesh = mesh
         self._owners: dict[object, _Scope] = {}
@@ -87,6 +90,7 @@ class Assembler:
             found = sealed.secrets.get(key) or ()
             self._contribute(key.kind, key, _secrets_of(key.namespace), found)
         self._pairs(changes)
+        self._passed(changes)
         self._listeners(changes)
         for pair in self._route_pairs(changes):
             self._route(pair)
@@ -123,6 +127,17 @@ class Assembler:
                 variant = choices.get(pair)
                 found = view.get(variant) if variant is not None else None
                 self._contribute(pair.scope, (kind, pair.host), pair.scope.owner, found or ())
+
+    def _passed(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> None:
+        """What east-west gateways find by SNI."""
+        passing, sealed = self._passing, self._sealed.passed
+        dirty = set(changes.get(passing.choices, ()))
+        for variant in changes.get(sealed, ()):
+            dirty |= passing.variants.members(variant)
+        for pair in dirty:
+            variant = passing.choices.get(pair)
+            found = sealed.get(variant) if variant is not None else None
+            self._contribute(pair.scope, ("passed", pair.host), pair.scope.owner, found or ())
 
     def _listeners(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> None:
         """Outbound listeners: those planned anew, and those written anew."""

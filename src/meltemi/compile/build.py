@@ -23,6 +23,7 @@ class Sealed(NamedTuple):
 
     clusters: View[Variant, Resources]
     endpoints: View[Variant, Resources]
+    passed: View[Variant, Resources]
     hosts: View[RouteVariant, HostPieces]
     listeners: View[ir.Listener, Resource]
     common: View[str, Resources]
@@ -57,7 +58,7 @@ def compile_views(
 ) -> Compiled:
     """Add the compiler to the graph."""
     plans = planning(graph, model, proxies, settings)
-    mesh, planned, planner, leaving, _ = plans
+    mesh, planned, planner, leaving, passing, _ = plans
     kit = Kit(protos)
     sealer = Sealer(kit, planner)
     sealer.know(proxies)
@@ -75,6 +76,18 @@ def compile_views(
             variants,
             sealer.endpoints,
             reads=(model.services, model.policies, model.endpoints, mesh.fields),
+        ),
+        passed=graph.derive(
+            "sealed east-west clusters",
+            passing.variants,
+            sealer.passed,
+            reads=(
+                model.services,
+                model.policies,
+                model.endpoints,
+                planned.behind,
+                mesh.fields,
+            ),
         ),
         hosts=graph.derive(
             "sealed virtual hosts",
@@ -113,5 +126,5 @@ def compile_views(
         variants=variants,
         route_variants=route_variants,
     )
-    assembler = Assembler(kit, planned, leaving, sealed, settings)
+    assembler = Assembler(kit, planned, leaving, passing, sealed, settings)
     return Compiled(plans, sealed, assembler)

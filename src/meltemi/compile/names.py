@@ -70,7 +70,17 @@ def stat_name(
 
 def sni(port: int, subset: str, host: str) -> str:
     """The server name of mesh traffic: Istio's form and our marker."""
-    return f"outbound_.{port}_.{subset}_.{host}{MESH_SNI}"
+    return f"{sni_cluster(port, subset, host)}{MESH_SNI}"
+
+
+def sni_cluster(port: int, subset: str, host: str) -> str:
+    """The cluster an east-west gateway finds by the server name of mesh traffic."""
+    return f"outbound_.{port}_.{subset}_.{host}"
+
+
+SNI_CLUSTER = rf"^(outbound_\.[0-9]+_\.[-a-z0-9_]*_\.[-a-z0-9_.]+)\{MESH_SNI}$"
+"""RE2 for the server name of mesh traffic; the first group is the cluster. Nothing else may be
+reached by a name that a stranger sends: never the gateway's own, authenticated clusters."""
 
 
 def wildcard_listener(port: int) -> str:

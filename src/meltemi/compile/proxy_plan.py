@@ -12,6 +12,12 @@ from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
 from meltemi.compile.claims import Outbound, outbound
+from meltemi.compile.east_west import (
+    EastWest,
+    east_west,
+    named_assignments,
+    named_clusters,
+)
 from meltemi.compile.plan.hosts import fallback_host
 from meltemi.compile.plan.listeners import virtual_outbound
 from meltemi.compile.planner import Planner
@@ -32,6 +38,7 @@ class Planning(NamedTuple):
     views: Views
     planner: Planner
     outbound: Outbound
+    east_west: EastWest
     proxies: View[str, NodeInfo]
 
     def plan_of(self, node_id: str) -> ir.ProxyPlan | None:
@@ -51,6 +58,10 @@ class Planning(NamedTuple):
             if pair.scope == scope:
                 clusters |= {c.name: c for c in planner.clusters(fetch, variant)}
                 endpoints |= {a.cluster: a.endpoints for a in planner.assignments(fetch, variant)}
+                if pair in self.east_west.choices:
+                    passed = named_assignments(planner, fetch, variant)
+                    clusters |= {c.name: c for c in named_clusters(planner, fetch, variant)}
+                    endpoints |= {a.cluster: a.endpoints for a in passed}
         problems: tuple[Problem, ...]
         if scope.kind == "router":
             listeners, routes, problems = planner.gateway(fetch, scope)
@@ -98,4 +109,5 @@ def planning(
     planned = views(graph, model, proxies, mesh)
     planner = Planner(model, planned, mesh)
     leaving = outbound(graph, model, planner, planned.routes)
-    return Planning(mesh, planned, planner, leaving, proxies)
+    passing = east_west(graph, model, planned)
+    return Planning(mesh, planned, planner, leaving, passing, proxies)

@@ -15,7 +15,7 @@ from meltemi.base.resource import (
     Resource,
     seal,
 )
-from meltemi.compile import ir
+from meltemi.compile import east_west, ir
 from meltemi.compile.envoy import clusters as envoy_clusters
 from meltemi.compile.envoy import inbound as envoy_inbound
 from meltemi.compile.envoy import listeners as envoy_listeners
@@ -70,6 +70,20 @@ class Sealer:
         for plan in self._planner.assignments(fetch, variant):
             message = envoy_clusters.assignment(self._kit, plan, settings)
             sealed.append(_seal(ENDPOINT, plan.cluster, message))
+        return {variant: Outcome(tuple(sealed))}
+
+    def passed(
+        self, fetch: Fetch, variant: Variant, _value: Variant
+    ) -> Mapping[Variant, Outcome[Resources]]:
+        """The clusters and endpoints that east-west gateways find by SNI."""
+        settings = self._settings(fetch)
+        sealed = [
+            _seal(CLUSTER, plan.name, envoy_clusters.cluster(self._kit, plan, settings))
+            for plan in east_west.named_clusters(self._planner, fetch, variant)
+        ]
+        for assigned in east_west.named_assignments(self._planner, fetch, variant):
+            message = envoy_clusters.assignment(self._kit, assigned, settings)
+            sealed.append(_seal(ENDPOINT, assigned.cluster, message))
         return {variant: Outcome(tuple(sealed))}
 
     def hosts(

@@ -178,8 +178,8 @@ class Session:
             found.flight_clusters = {n: r.clusters for n, r in ready.items() if r is not None}
         for name, resource in ready.items():
             found.settle(name)
-            if type_url == CLUSTER and resource is not None and name not in found.has:
-                self._renew_endpoints(resource.assignment)
+            if type_url == CLUSTER and resource is not None:
+                self._renew_endpoints(resource.assignment, is_new=name not in found.has)
         found.sent_any = True
         return found.nonce
 
@@ -205,8 +205,6 @@ class Session:
                 if name in found.names:
                     found.absent.add(name)
                 continue
-            if type_url == CLUSTER and found.has.get(name, version) != version:
-                self._resend_endpoints(name)
             if not found.wants(name):
                 continue
             found.has[name] = version
@@ -222,20 +220,17 @@ class Session:
             found.suspects.add(name)
             found.mark(name, self._cache.revision, again=True)
 
-    def _renew_endpoints(self, assignment: str) -> None:
-        """A new cluster waits for endpoints; those a former one of its name had do not count."""
+    def _renew_endpoints(self, assignment: str, *, is_new: bool) -> None:
+        """A cluster that is sent waits for endpoints, which it does not ask for again when it had
+        some; those that a former cluster of the name had do not count.
+
+        They follow in the same breath: Envoy does not acknowledge clusters while one of them waits.
+        """
         endpoints = self.types.get(ENDPOINT)
         if endpoints is not None and endpoints.wants(assignment):
-            endpoints.drop(assignment)
+            if is_new:
+                endpoints.drop(assignment)
             endpoints.mark(assignment, self._cache.revision, again=True)
-
-    def _resend_endpoints(self, cluster: str) -> None:
-        """An updated cluster warms again, and waits for endpoints it does not ask for again."""
-        endpoints = self.types.get(ENDPOINT)
-        current = self._cache.get(self._node, CLUSTER, cluster)
-        name = current.assignment if current is not None else cluster
-        if endpoints is not None and endpoints.wants(name):
-            endpoints.mark(name, self._cache.revision, again=True)
 
     def _resume(self, type_url: str, found: Subscription, initial: Mapping[str, str]) -> None:
         """What a proxy says it has from an earlier stream."""

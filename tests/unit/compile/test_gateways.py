@@ -1,5 +1,6 @@
 """What a gateway proxy is sent: listeners, chains, routes, secrets, and who loses a conflict."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.certificates import Authority, Signed, tls_secret
 
 from meltemi.base.problems import Code, Problem
-from meltemi.base.resource import CLUSTER, LISTENER, ROUTE, SECRET
+from meltemi.base.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
+from meltemi.compile import names
 
-from .conftest import SHOP, Mesh, service
+from .conftest import SHOP, Mesh, endpoints, pod, service
 from .test_compile import accepted, static_bootstrap
 
 FRONT = """
@@ -479,9 +481,43 @@ def test_two_passthrough_rules_for_one_name(front: Front) -> None:
 
 
 def test_auto_passthrough_takes_the_cluster_from_the_name(front: Front) -> None:
-    front.apply(gateway("web", tls("*.local", mode="AUTO_PASSTHROUGH", protocol="TLS")))
+    name = "outbound_.9080_._.reviews.default.svc.cluster.local"
+    assert name not in front.mesh.sees(front.node, CLUSTER)
+    front.apply(
+        pod("reviews-v3", "reviews", "v3", "10.44.0.9").replace("tlsMode: istio", "tlsMode: none"),
+        endpoints("reviews", "http:9080", "reviews-v1=10.44.0.2", "reviews-v3=10.44.0.9"),
+        gateway("web", tls("*.local", mode="AUTO_PASSTHROUGH", protocol="TLS")),
+    )
     (chain,) = front.chains()
     assert sni(chain) == ["*.local.meltemi"]
+    assert "transport_socket" not in chain
+    cluster = front.mesh.sees(front.node, CLUSTER)[name]
+    assert not cluster.keys() & {"transport_socket", "transport_socket_matches"}
+    (group,) = front.mesh.sees(front.node, ENDPOINT)[name]["endpoints"]
+    addresses = [
+        e["endpoint"]["address"]["socket_address"]["address"] for e in group["lb_endpoints"]
+    ]
+    assert addresses == ["10.44.0.2"], "only who ends mutual TLS itself"
+    front.mesh.drop("Gateway", "web")
+    assert name not in front.mesh.sees(front.node, CLUSTER)
+    front.mesh.graph.verify()
+
+
+@pytest.mark.parametrize(
+    ("server_name", "cluster"),
+    [
+        ("outbound_.80_._.a.b.svc.meltemi", "outbound_.80_._.a.b.svc"),
+        ("outbound_.80_.v1_.a.b.svc.meltemi", "outbound_.80_.v1_.a.b.svc"),
+        ("outbound|80||a.b.svc.meltemi", None),
+        ("outbound_.80_._.a.b.svc", None),
+        ("inbound|80||.meltemi", None),
+    ],
+)
+def test_a_strangers_name_reaches_no_cluster_of_the_gateways_own(
+    server_name: str, cluster: str | None
+) -> None:
+    found = re.fullmatch(names.SNI_CLUSTER, server_name)
+    assert (found.group(1) if found else None) == cluster
 
 
 def test_tcp_goes_by_the_port(front: Front) -> None:

@@ -186,10 +186,26 @@ def tcp(plan: ir.Tcp, *, loggers: Sequence[Json], mutual: bool = False) -> list[
         }
         found.append({"name": f"envoy.filters.network.{kind}", "typed_config": config})
     elif plan.forward is None:
-        config = {"@type": f"{TYPE}.network.sni_cluster.v3.SniCluster"}
-        found.append({"name": "envoy.filters.network.sni_cluster", "typed_config": config})
+        found.append(_cluster_by_sni())
     found.append(_tcp_proxy(plan, loggers, mutual=mutual))
     return found
+
+
+def _cluster_by_sni() -> Json:
+    """Has the TCP proxy take its cluster from the server name; any other name leads nowhere."""
+    pattern = names.SNI_CLUSTER.replace("\\", "\\\\")
+    cluster = f"%CEL(re.extract(connection.requested_server_name, '{pattern}', '\\\\1'))%"
+    state = {
+        "object_key": "envoy.tcp_proxy.cluster",
+        "format_string": {"text_format_source": {"inline_string": cluster}},
+    }
+    return {
+        "name": "envoy.filters.network.set_filter_state",
+        "typed_config": {
+            "@type": f"{TYPE}.network.set_filter_state.v3.Config",
+            "on_new_connection": [state],
+        },
+    }
 
 
 def _mark_tcp() -> Json:
