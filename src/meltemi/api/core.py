@@ -24,6 +24,7 @@ class ServiceSpec(Api, frozen=True):
     ports: tuple[ServicePort, ...] = ()
     external_name: str = ""
     publish_not_ready_addresses: bool = False
+    traffic_distribution: str = ""
 
 
 class Service(Object, frozen=True):
@@ -102,6 +103,10 @@ class PodStatus(Api, frozen=True):
 class Pod(Object, frozen=True):
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
+
+
+class Node(Object, frozen=True):
+    """Its labels say where it stands."""
 
 
 class Namespace(Object, frozen=True):

@@ -132,7 +132,7 @@ def _kubernetes() -> tuple[Kind, ...]:
         kind("", "v1", "ConfigMap", "configmaps", "cm", struct=core.ConfigMap),
         kind("", "v1", "Secret", "secrets", struct=core.Secret),
         kind("", "v1", "ServiceAccount", "serviceaccounts", "sa", struct=core.ServiceAccount),
-        kind("", "v1", "Node", "nodes", "no", namespaced=False, sub=_STATUS),
+        kind("", "v1", "Node", "nodes", "no", namespaced=False, sub=_STATUS, struct=core.Node),
         kind("", "v1", "Event", "events", "ev"),
         kind("apps", "v1", "Deployment", "deployments", "deploy", sub=_SCALE, categories=every),
         kind("apps", "v1", "ReplicaSet", "replicasets", "rs", sub=_SCALE, categories=every),

@@ -5,7 +5,7 @@ Everything is decided and ordered here; `envoy/` only writes it down. The simula
 
 import datetime
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -66,6 +66,22 @@ class Security(enum.Enum):
     """TLS as the policy's own settings say."""
 
 
+class EndpointGroup(msgspec.Struct, frozen=True):
+    """Endpoints of one locality that are preferred alike."""
+
+    locality: str
+    priority: int
+    """0 takes traffic first; the next as the endpoints of those before it fail."""
+    weight: int
+    """Among the localities of a priority, where the cluster weighs them."""
+    endpoints: tuple[Endpoint, ...]
+
+
+def preferred(groups: Iterable[EndpointGroup]) -> tuple[Endpoint, ...]:
+    """The endpoints of the first priority."""
+    return tuple(e for group in groups if group.priority == 0 for e in group.endpoints)
+
+
 class Cluster(msgspec.Struct, frozen=True):
     name: str
     host: str
@@ -79,17 +95,31 @@ class Cluster(msgspec.Struct, frozen=True):
     tls: Tls
     blocks: Blocks
     sources: tuple[ObjectKey, ...]
+    weighs_localities: bool = False
+    """A locality gets the share its weight says, however many endpoints it has."""
+    credential: str = ""
+    """The Secret whose certificates ORIGINATE uses; empty: the policy's files."""
     stat_name: str = ""
     """The name in Envoy's own statistics; empty: the cluster's."""
-    endpoints: tuple[Endpoint, ...] = ()
+    groups: tuple[EndpointGroup, ...] = ()
     """What Envoy resolves; only of clusters found by DNS."""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Those of them that take traffic while none has failed."""
+        return preferred(self.groups)
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """The endpoints of one cluster: those that take traffic."""
+    """The endpoints of one cluster: those that may take traffic."""
 
     cluster: str
-    endpoints: tuple[Endpoint, ...]
+    groups: tuple[EndpointGroup, ...]
+
+    @property
+    def preferred(self) -> tuple[Endpoint, ...]:
+        """Those that take traffic while none has failed."""
+        return preferred(self.groups)
 
 
 class Match(msgspec.Struct, frozen=True):

@@ -11,9 +11,10 @@ from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey
 from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan import gateways as plan_gateways
-from meltemi.compile.plan.clusters import Behind, clusters, in_subset
+from meltemi.compile.plan.clusters import Behind, blocks_of, clusters, in_subset, is_original
 from meltemi.compile.plan.destinations import Client, Resolver
 from meltemi.compile.plan.hosts import virtual_host
+from meltemi.compile.plan.locality import grouped, preference
 from meltemi.compile.plan.routes import default_route, table_routes
 from meltemi.compile.plan.secrets import Secrets, Served, served
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
@@ -87,7 +88,14 @@ class Planner:
         policy = fetch.get(self._model.policies, variant.policy) if variant.policy else None
         keys = {port.number: ServicePortKey(*variant.host, port.number) for port in service.ports}
         behind = {n: fetch.get(self._views.behind, key) or Behind() for n, key in keys.items()}
-        return clusters(service, policy, behind, self.settings(fetch))
+        return clusters(
+            service,
+            policy,
+            behind,
+            self.settings(fetch),
+            client=dict(variant.client),
+            secrets=variant.secrets,
+        )
 
     def assignments(self, fetch: Fetch, variant: Variant) -> tuple[ir.Assignment, ...]:
         """The endpoints of each of those clusters that has any of its own."""
@@ -95,6 +103,8 @@ class Planner:
         if service is None or service.resolution is not Resolution.ENDPOINTS:
             return ()
         policy = fetch.get(self._model.policies, variant.policy) if variant.policy else None
+        settings = self.settings(fetch)
+        client = dict(variant.client)
         found: list[ir.Assignment] = []
         for port in service.ports:
             key = ServicePortKey(*variant.host, port.number)
@@ -102,8 +112,13 @@ class Planner:
             ready = endpoints.ready if endpoints else ()
             for subset in (None, *(policy.subsets if policy else ())):
                 name = names.outbound(port.number, subset.name if subset else "", service.host)
-                chosen = tuple(e for e in ready if in_subset(e, subset))
-                found.append(ir.Assignment(name, chosen))
+                blocks = blocks_of(policy, port.number, subset, settings)
+                if is_original(blocks):
+                    continue
+                chosen = [e for e in ready if in_subset(e, subset)]
+                wanted = preference(blocks, service.distribution, settings.locality)
+                groups = grouped(chosen, wanted, client, settings.cluster)
+                found.append(ir.Assignment(name, groups))
         return tuple(found)
 
     def hosts(self, fetch: Fetch, variant: RouteVariant) -> HostsPlan:

@@ -57,11 +57,11 @@ class Planning(NamedTuple):
         for pair, variant in self.views.choices.items().items():
             if pair.scope == scope:
                 clusters |= {c.name: c for c in planner.clusters(fetch, variant)}
-                endpoints |= {a.cluster: a.endpoints for a in planner.assignments(fetch, variant)}
+                endpoints |= {a.cluster: a.preferred for a in planner.assignments(fetch, variant)}
                 if pair in self.east_west.choices:
                     passed = named_assignments(planner, fetch, variant)
                     clusters |= {c.name: c for c in named_clusters(planner, fetch, variant)}
-                    endpoints |= {a.cluster: a.endpoints for a in passed}
+                    endpoints |= {a.cluster: a.preferred for a in passed}
         problems: tuple[Problem, ...]
         if scope.kind == "router":
             listeners, routes, problems = planner.gateway(fetch, scope)

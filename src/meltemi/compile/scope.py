@@ -19,28 +19,38 @@ class ScopeKey(NamedTuple):
     labels: tuple[tuple[str, str], ...]
     """Those that matter; ordered."""
     traits: tuple[str, ...] = ()
-    """What else tells gateways apart: `READS_SECRETS`, `UNPRIVILEGED`; ordered."""
+    """What else tells proxies apart: `READS_SECRETS`, `UNPRIVILEGED`; ordered."""
+    place: tuple[tuple[str, str], ...] = ()
+    """Where the proxies run, as topology labels, as far as some rule asks; ordered."""
 
     @property
     def owner(self) -> str:
         """The name of its sets."""
-        labels = ",".join(f"{name}={value}" for name, value in self.labels)
-        return "/".join((self.kind, self.namespace, labels, *self.traits))
+        labels, place = (
+            ",".join(f"{name}={value}" for name, value in pairs)
+            for pairs in (self.labels, self.place)
+        )
+        return "/".join((self.kind, self.namespace, labels, *self.traits, *filter(None, (place,))))
 
 
 READS_SECRETS = "reads-secrets"
 """The proxy has proved who it is, and may read the Secrets of its namespace."""
+CREDENTIALS = "@credentials"
+"""Stands among telling labels where sidecars too may need Secrets."""
 UNPRIVILEGED = "unprivileged"
 """The pod may not listen below port 1024."""
 
 
-def scope_of(node: NodeInfo, telling: frozenset[str]) -> ScopeKey:
-    """A proxy's scope; `telling` are the labels that rules ask about."""
+def scope_of(node: NodeInfo, telling: frozenset[str], place: Mapping[str, str] = {}) -> ScopeKey:
+    """A proxy's scope; `telling` are the labels that rules ask about. `place` has the labels
+    of where the proxy runs, which count only if some rule asks."""
+    asked = tuple(sorted((k, v) for k, v in place.items() if k in telling and v))
     if node.kind == "router":
         labels = tuple(sorted(node.labels.items()))
-        return ScopeKey("router", node.namespace, labels, tuple(_traits(node)))
+        return ScopeKey("router", node.namespace, labels, tuple(_traits(node)), asked)
     labels = tuple(sorted((k, v) for k, v in node.labels.items() if k in telling))
-    return ScopeKey("sidecar", node.namespace, labels)
+    traits = (READS_SECRETS,) if CREDENTIALS in telling and node.reads_secrets else ()
+    return ScopeKey("sidecar", node.namespace, labels, traits, asked)
 
 
 def _traits(node: NodeInfo) -> Iterator[str]:
@@ -62,7 +72,20 @@ def labels_of_table(table: RouteTable) -> frozenset[str]:
 
 
 def labels_of_policy(policy: DestinationPolicy) -> frozenset[str]:
-    return frozenset(policy.workload_selector or ())
+    """The labels by which a policy selects clients, and `CREDENTIALS` if it names Secrets."""
+    names = frozenset(policy.workload_selector or ())
+    return names | {CREDENTIALS} if names_secrets(policy) else names
+
+
+def names_secrets(policy: DestinationPolicy) -> bool:
+    """Whether a policy originates TLS with the certificates of a Secret."""
+    return any(level.tls is not None and bool(level.tls.credential_name) for level in policy.levels)
+
+
+def may_use_secrets(policy: DestinationPolicy, scope: ScopeKey) -> bool:
+    """Gateways use Secrets of their namespace; sidecars only for rules that select them. Who may
+    not read a Secret does not receive it, and connects to nobody."""
+    return scope.kind == "router" or policy.workload_selector is not None
 
 
 def is_subset(wanted: Mapping[str, str], labels: Iterable[tuple[str, str]]) -> bool:

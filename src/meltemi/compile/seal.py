@@ -17,6 +17,7 @@ from meltemi.base.resource import (
 )
 from meltemi.compile import east_west, ir
 from meltemi.compile.envoy import clusters as envoy_clusters
+from meltemi.compile.envoy import endpoints as envoy_endpoints
 from meltemi.compile.envoy import inbound as envoy_inbound
 from meltemi.compile.envoy import listeners as envoy_listeners
 from meltemi.compile.envoy import outbound as envoy_outbound
@@ -68,7 +69,7 @@ class Sealer:
         settings = self._settings(fetch)
         sealed = []
         for plan in self._planner.assignments(fetch, variant):
-            message = envoy_clusters.assignment(self._kit, plan, settings)
+            message = envoy_endpoints.assignment(self._kit, plan, settings)
             sealed.append(_seal(ENDPOINT, plan.cluster, message))
         return {variant: Outcome(tuple(sealed))}
 

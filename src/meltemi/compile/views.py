@@ -17,12 +17,21 @@ from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
 from meltemi.compile.plan.clusters import Behind
 from meltemi.compile.plan.inbound import inbound as plan_inbound
-from meltemi.compile.scope import ScopeKey, labels_of_policy, labels_of_table, scope_of
+from meltemi.compile.plan.locality import asked_of_clients
+from meltemi.compile.scope import (
+    ScopeKey,
+    labels_of_policy,
+    labels_of_table,
+    may_use_secrets,
+    names_secrets,
+    scope_of,
+)
 from meltemi.compile.settings import MESH, Mesh, MeshSettings
 from meltemi.flow import Fetch, Graph, View
 from meltemi.model.build import POLICY_BY_HOST, SERVICE_BY_NAMESPACE, TABLE_BY_HOST, Model
 from meltemi.model.endpoint import EndpointSet
 from meltemi.model.hosts import candidates, is_visible
+from meltemi.model.locality import locality_of_labels, topology
 from meltemi.model.policies import PolicyKey, choose_policy, policies_over
 from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import Forward, HttpRule, RouteTable, Target
@@ -42,10 +51,14 @@ class Pair(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """A service under one destination policy."""
+    """A service under one destination policy, as far as the clients are alike to it."""
 
     host: HostKey
     policy: PolicyKey | None
+    client: tuple[tuple[str, str], ...] = ()
+    """The clients' labels by which endpoints are preferred; ordered."""
+    secrets: bool = False
+    """The clients use the Secrets that the policy names."""
 
 
 class RouteVariant(NamedTuple):
@@ -97,14 +110,25 @@ def views(
 ) -> Views:
     """Add the planning views to the graph."""
     planner = _Planner(model, mesh)
+    distributed = graph.derive(
+        "distributed services",
+        model.services,
+        lambda _f, key, s: {key: Outcome(s.distribution)} if s.distribution else {},
+    )
+    planner.know(distributed)
     telling = graph.derive(
-        "telling labels", mesh.settings, planner.telling, reads=(model.tables, model.policies)
+        "telling labels",
+        mesh.settings,
+        planner.telling,
+        reads=(model.tables, model.policies, distributed),
     )
     scopes_of = graph.derive(
         "scope of proxy",
         proxies,
-        lambda f, k, node: {k: Outcome(scope_of(node, f.get(telling, MESH) or _NO_LABELS))},
-        reads=(telling,),
+        lambda f, k, node: {
+            k: Outcome(scope_of(node, f.get(telling, MESH) or _NO_LABELS, planner.place(f, node)))
+        },
+        reads=(telling, model.workloads),
     )
     scopes = graph.distinct("scopes", scopes_of)
     listed = graph.derive("listed services", model.services, _listed)
@@ -119,7 +143,7 @@ def views(
     covering = graph.derive(
         "covering rules", listed, planner.covering, reads=(model.policies, model.tables)
     )
-    chooser = _Chooser(covering, mesh)
+    chooser = _Chooser(covering, mesh, distributed)
     return Views(
         scopes_of=scopes_of,
         scopes=scopes,
@@ -128,7 +152,7 @@ def views(
             "behind ports", model.endpoints, planner.behind, reads=(model.services,)
         ),
         choices=graph.derive(
-            "policy choice", pairs, chooser.variant, reads=(covering, mesh.fields)
+            "policy choice", pairs, chooser.variant, reads=(covering, distributed, mesh.fields)
         ),
         routes=graph.derive("route choice", pairs, chooser.routes, reads=(covering, mesh.fields)),
         inbounds=graph.derive(
@@ -169,13 +193,29 @@ class _Planner:
         self._model = model
         self._mesh = mesh
 
+    _distributed: View[HostKey, str]
+
+    def know(self, distributed: View[HostKey, str]) -> None:
+        """Where `telling` finds the services with a trafficDistribution."""
+        self._distributed = distributed
+
     def telling(
-        self, fetch: Fetch, key: str, _settings: MeshSettings
+        self, fetch: Fetch, key: str, settings: MeshSettings
     ) -> Mapping[str, Outcome[frozenset[str]]]:
         """The labels that some rule asks clients about."""
         asked = [labels_of_table(t) for t in fetch.all(self._model.tables)]
-        asked += [labels_of_policy(p) for p in fetch.all(self._model.policies)]
+        policies = [*fetch.all(self._model.policies), None]
+        asked += [labels_of_policy(p) for p in policies if p is not None]
+        for distribution in {"", *fetch.all(self._distributed)}:
+            asked += [asked_of_clients(p, distribution, settings) for p in policies]
         return {key: Outcome(frozenset().union(*asked))}
+
+    def place(self, fetch: Fetch, node: NodeInfo) -> Mapping[str, str]:
+        """Where a proxy runs: what is known of its pod, and what its labels say."""
+        workload = fetch.get(self._model.workloads, WorkloadKey(node.namespace, node.name))
+        locality = workload.locality if workload else locality_of_labels(node.labels)
+        machine = workload.node if workload else ""
+        return topology(node.labels, locality, node=machine, cluster=self._mesh.of(fetch).cluster)
 
     def covering(
         self, fetch: Fetch, key: HostKey, listed: Listed
@@ -245,9 +285,12 @@ def _workload(node: NodeInfo, settings: MeshSettings) -> Workload:
 class _Chooser:
     """Transforms from a pair to what its scope applies."""
 
-    def __init__(self, covering: View[HostKey, Covering], mesh: Mesh) -> None:
+    def __init__(
+        self, covering: View[HostKey, Covering], mesh: Mesh, distributed: View[HostKey, str]
+    ) -> None:
         self._covering = covering
         self._mesh = mesh
+        self._distributed = distributed
 
     def variant(self, fetch: Fetch, pair: Pair, _visible: bool) -> Mapping[Pair, Outcome[Variant]]:
         found = fetch.get(self._covering, pair.host)
@@ -260,7 +303,13 @@ class _Chooser:
             root_namespace=settings.root_namespace,
             client_labels=dict(pair.scope.labels),
         )
-        return {pair: Outcome(Variant(pair.host, policy))}
+        body = next((p for key, p in policies if key == policy), None)
+        distribution = fetch.get(self._distributed, pair.host) or ""
+        asked = asked_of_clients(body, distribution, settings)
+        known = {**dict(pair.scope.labels), **dict(pair.scope.place)}
+        client = tuple(sorted((k, v) for k, v in known.items() if k in asked))
+        secrets = body is not None and names_secrets(body) and may_use_secrets(body, pair.scope)
+        return {pair: Outcome(Variant(pair.host, policy, client, secrets))}
 
     def routes(
         self, fetch: Fetch, pair: Pair, _visible: bool

@@ -24,6 +24,7 @@ from meltemi.model.gateway import GatewayDef
 from meltemi.model.gateways import gateway_from_object
 from meltemi.model.inbound import inbound_tls
 from meltemi.model.ingresses import RULES_BY_HOST, Ingresses, table_of_host
+from meltemi.model.locality import locality_of_labels
 from meltemi.model.mesh import MESH, ExportDefaults, exported
 from meltemi.model.objects import BY_NAMESPACE, Objects, host_of_rule
 from meltemi.model.policies import PolicyKey, merged_policy
@@ -237,10 +238,14 @@ def _declared_services(graph: Graph, objects: Objects, domain: Domain) -> View[H
 
 def _workloads(graph: Graph, objects: Objects, domain: Domain) -> View[WorkloadKey, Workload]:
     """Pods and WorkloadEntries; a pod keeps its name from an entry of the same name."""
+    places = graph.derive("node localities", objects.nodes, _locality)
     pods = graph.derive(
         "pod workloads",
         objects.pods,
-        lambda _f, _k, pod: _some(workload_from_pod(pod, domain.trust)),
+        lambda fetch, _k, pod: _some(
+            workload_from_pod(pod, domain.trust, fetch.get(places, pod.spec.node_name) or "")
+        ),
+        reads=(places,),
     )
     entries = graph.derive(
         "entry workloads",
@@ -258,6 +263,11 @@ def _service(obj: core.Service, domain: Domain) -> dict[HostKey, Outcome[Service
 
 def _one(value: V, key: K) -> dict[K, Outcome[V]]:
     return {key: Outcome(value)}
+
+
+def _locality(_f: Fetch, key: ObjectKey, node: core.Node) -> dict[str, Outcome[str]]:
+    found = locality_of_labels(node.metadata.labels)
+    return _one(found, key.name) if found else {}
 
 
 def _some(workload: Workload | None) -> dict[WorkloadKey, Outcome[Workload]]:

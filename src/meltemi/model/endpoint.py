@@ -24,6 +24,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     canonical_service: str
     canonical_revision: str
     locality: str = ""
+    node: str = ""
     weight: int = 1
 
 

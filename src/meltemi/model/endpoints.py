@@ -110,7 +110,7 @@ class EndpointJoin:
         locality = f"/{item.zone}" if item.zone else ""
         ready = item.conditions.ready is not False
         if workload is None:
-            return _bare(address, port, locality, ready=ready)
+            return _bare(address, port, locality, ready=ready, node=item.node_name or "")
         return self._of_workload(
             fetch, workload, port, address=address, ready=ready, locality=locality
         )
@@ -143,6 +143,7 @@ class EndpointJoin:
             canonical_revision=workload.canonical_revision,
             locality=workload.locality or locality,
             weight=workload.weight,
+            node=workload.node,
         )
 
     def _inline(
@@ -193,9 +194,12 @@ def is_address(text: str) -> bool:
     return True
 
 
-def _bare(address: str, port: int, locality: str, *, ready: bool = True) -> Endpoint:
+def _bare(
+    address: str, port: int, locality: str, *, ready: bool = True, node: str = ""
+) -> Endpoint:
     """An address of which nothing more is known."""
-    return Endpoint(address, port, ready, {}, False, None, "", "", "", "", "", "", locality)
+    nothing = ("",) * 6
+    return Endpoint(address, port, ready, {}, False, None, *nothing, locality=locality, node=node)
 
 
 def _port_of(part: EndpointSlice, port: Port) -> int | None:

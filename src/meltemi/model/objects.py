@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from meltemi.api.core import ConfigMap, EndpointSlice, Namespace, Pod, Service
+from meltemi.api.core import ConfigMap, EndpointSlice, Namespace, Node, Pod, Service
 from meltemi.api.decode import decode
 from meltemi.api.ingress import Ingress, IngressClass
 from meltemi.api.meta import Object
@@ -37,6 +37,7 @@ class Objects(NamedTuple):
     services: View[ObjectKey, Service]
     slices: View[ObjectKey, EndpointSlice]
     pods: View[ObjectKey, Pod]
+    nodes: View[ObjectKey, Node]
     config_maps: View[ObjectKey, ConfigMap]
     mesh: MeshViews
     virtual_services: View[ObjectKey, VirtualService]
@@ -58,6 +59,7 @@ KINDS = (
     "Service",
     "EndpointSlice",
     "Pod",
+    "Node",
     "ConfigMap",
     "VirtualService",
     "DestinationRule",
@@ -101,6 +103,7 @@ def objects(graph: Graph, domain: str, root: str = "istio-system") -> Objects:
         services=discovered("Service"),
         slices=discovered("EndpointSlice", SLICE_BY_SERVICE),
         pods=discovered("Pod"),
+        nodes=decoded("Node"),
         config_maps=config_maps,
         mesh=mesh,
         virtual_services=discovered("VirtualService"),

@@ -4,7 +4,7 @@ The blocks (load balancer, connection pool, ...) stay the API's own Structs: the
 plain values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -37,12 +37,7 @@ class Blocks(msgspec.Struct, frozen=True):
         """These blocks, with those of the mesh's default where one is unset."""
         if base is None:
             return self
-        return Blocks(
-            self.load_balancer or base.load_balancer,
-            self.connection_pool or base.connection_pool,
-            self.outlier_detection or base.outlier_detection,
-            self.tls or base.tls,
-        )
+        return _overridden(_overridden(self, _four(base)), _extras(base))
 
 
 class SubsetPolicy(msgspec.Struct, frozen=True):
@@ -65,6 +60,13 @@ class DestinationPolicy(msgspec.Struct, frozen=True):
     workload_selector: Mapping[str, str] | None
     policy: TrafficPolicy | None
     subsets: tuple[SubsetPolicy, ...]
+
+    @property
+    def levels(self) -> Iterator[TrafficPolicyBlocks]:
+        """Every set of blocks in it."""
+        for policy in (self.policy, *(s.policy for s in self.subsets)):
+            if policy is not None:
+                yield from (policy, *policy.port_level_settings)
 
     def subset(self, name: str) -> SubsetPolicy | None:
         return next((s for s in self.subsets if s.name == name), None)

@@ -82,6 +82,8 @@ class Service(msgspec.Struct, frozen=True):
     """`*`, `.`, `~` or namespaces; never empty."""
     created: tuple[str, str, str]
     external_name: str = ""
+    distribution: str = ""
+    """`PreferClose`, `PreferSameZone`, `PreferSameNode`; empty: anywhere."""
     declared: bool = False
     """A ServiceEntry says it, not Kubernetes."""
     external: bool = False

@@ -7,6 +7,7 @@ from meltemi.model.hosts import export_list
 from meltemi.model.protocols import protocol_of
 from meltemi.model.service import Port, Protocol, Resolution, Service
 
+_DISTRIBUTION = "networking.istio.io/traffic-distribution"
 _EXPORT_TO = "networking.istio.io/exportTo"
 
 
@@ -28,6 +29,7 @@ def service_from_object(obj: core.Service, domain: str) -> Service:
         export_to=_export_to(obj),
         created=obj.age_order,
         external_name=spec.external_name,
+        distribution=meta.annotations.get(_DISTRIBUTION, "") or spec.traffic_distribution,
     )
 
 

@@ -30,6 +30,7 @@ class Workload(msgspec.Struct, frozen=True):
     container_ports: Mapping[str, int]
     """Named container ports; of a WorkloadEntry, ports by the name of the service's port."""
     network: str = ""
+    node: str = ""
     locality: str = ""
     """`region/zone/subzone`."""
     weight: int = 1

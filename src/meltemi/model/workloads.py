@@ -6,6 +6,7 @@ from meltemi.api.core import Pod
 from meltemi.api.workload_entry import WorkloadEntry
 from meltemi.base.identity import Identity
 from meltemi.base.keys import ObjectKey, WorkloadKey
+from meltemi.model.locality import locality_of_labels
 from meltemi.model.workload import Workload
 
 GROUP = "istio.io/autoRegistrationGroup"
@@ -15,8 +16,11 @@ HEALTH_CHECKED = "proxy.istio.io/health-checks-enabled"
 _GONE = ("Succeeded", "Failed")
 
 
-def workload_from_pod(pod: Pod, trust_domain: str) -> Workload | None:
-    """A pod as the mesh sees it; None while it has no address, or none of its own, or is done."""
+def workload_from_pod(pod: Pod, trust_domain: str, place: str = "") -> Workload | None:
+    """A pod as the mesh sees it; None while it has no address, or none of its own, or is done.
+
+    `place` is the locality of its node, which the pod's own labels override.
+    """
     meta = pod.metadata
     if not pod.status.pod_ip or pod.spec.host_network or pod.status.phase in _GONE:
         return None
@@ -44,6 +48,8 @@ def workload_from_pod(pod: Pod, trust_domain: str) -> Workload | None:
             for port in container.ports
             if port.name
         },
+        node=pod.spec.node_name,
+        locality=locality_of_labels(labels) or place,
     )
 
 

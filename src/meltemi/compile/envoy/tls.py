@@ -3,7 +3,8 @@
 from typing import Any
 
 from meltemi.api.mesh_config import TLSConfig
-from meltemi.compile import ir
+from meltemi.api.networking import ClientTLSSettings
+from meltemi.compile import ir, names
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.settings import MeshSettings
 
@@ -14,6 +15,9 @@ RAW_SOCKET = "envoy.transport_sockets.raw_buffer"
 _TLS_AUTO, _TLS12 = 0, 3
 _VERSIONS = {"TLSV1_0": 1, "TLSV1_1": 2, "TLSV1_2": 3, "TLSV1_3": 4}
 _DNS, _URI = 2, 3
+_SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+_PATIENCE = 5
+"""Seconds."""
 
 
 def mesh_client(kit: Kit, target: Any, tls: ir.Tls) -> None:
@@ -85,24 +89,40 @@ def _authority(common: Any, plan: ir.ServerTls) -> None:
     validation.verify_certificate_hash.extend(plan.hashes)
 
 
-def originating_client(kit: Kit, target: Any, settings: Any, host: str) -> None:
-    """A client of TLS servers outside the mesh, as a DestinationRule's tls block says."""
+def originating_client(kit: Kit, target: Any, settings: ClientTLSSettings, credential: str) -> None:
+    """A client of TLS servers outside the mesh, as a DestinationRule's tls block says. Without
+    names of its own the server is checked against the host of the request, which the cluster's
+    HTTP options see to."""
     context = kit.new(f"{_TLS}.UpstreamTlsContext", sni=settings.sni)
-    context.auto_host_sni = not settings.sni
     common = context.common_tls_context
     common.tls_params.tls_minimum_protocol_version = _TLS12
-    trusted = settings.ca_certificates or "/etc/ssl/certs/ca-certificates.crt"
-    if not settings.insecure_skip_verify:
-        validation = common.validation_context
-        validation.trusted_ca.filename = trusted
-        own = () if host.startswith("*") else ((settings.sni or host),)
-        for name in settings.subject_alt_names or own:
-            validation.match_typed_subject_alt_names.add(san_type=_DNS).matcher.exact = name
-    if settings.client_certificate:
+    if credential and settings.mode == "MUTUAL":
+        _patient_secret(common.tls_certificate_sds_secret_configs.add(), names.secret(credential))
+    elif settings.client_certificate:
         pair = common.tls_certificates.add()
         pair.certificate_chain.filename = settings.client_certificate
         pair.private_key.filename = settings.private_key
+    if not settings.insecure_skip_verify:
+        _server_checks(common, settings, credential)
     kit.named(target, TLS_SOCKET, context)
+
+
+def _server_checks(common: Any, settings: ClientTLSSettings, credential: str) -> None:
+    """The authority of the Secret, of the file, or the system's; and the server's names."""
+    if credential:
+        combined = common.combined_validation_context
+        name = names.secret_authority(credential)
+        _patient_secret(combined.validation_context_sds_secret_config, name)
+        validation = combined.default_validation_context
+        validation.SetInParent()
+    else:
+        validation = common.validation_context
+        validation.trusted_ca.filename = settings.ca_certificates or _SYSTEM_ROOTS
+        if settings.ca_crl:
+            validation.crl.filename = settings.ca_crl
+    for name in settings.subject_alt_names:
+        for kind in (_DNS, _URI):
+            validation.match_typed_subject_alt_names.add(san_type=kind).matcher.exact = name
 
 
 def _floor(common: Any, wanted: TLSConfig) -> None:
@@ -143,3 +163,10 @@ def _ads_secret(target: Any, name: str) -> None:
     target.sds_config.ads.SetInParent()
     target.sds_config.resource_api_version = 2
     target.sds_config.initial_fetch_timeout.SetInParent()
+
+
+def _patient_secret(target: Any, name: str) -> None:
+    """A secret that may be missing: the cluster waits for it only so long, and then refuses to
+    connect instead of holding up the proxy's start."""
+    _ads_secret(target, name)
+    target.sds_config.initial_fetch_timeout.seconds = _PATIENCE

@@ -1,17 +1,21 @@
 """Clusters of one service under one destination policy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from meltemi.api.networking import ClientTLSSettings
 from meltemi.compile import ir, names
+from meltemi.compile.plan.locality import grouped, preference
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.endpoint import Endpoint
 from meltemi.model.policy import Blocks, DestinationPolicy, SubsetPolicy
 from meltemi.model.service import Port, Resolution, Service
 
+_PLAIN = ir.Security.PLAIN
 _MODES = {
-    "DISABLE": ir.Security.PLAIN,
+    "DISABLE": _PLAIN,
     "ISTIO_MUTUAL": ir.Security.MUTUAL,
     "SIMPLE": ir.Security.ORIGINATE,
     "MUTUAL": ir.Security.ORIGINATE,
@@ -42,74 +46,109 @@ def clusters(
     policy: DestinationPolicy | None,
     behind: Mapping[int, Behind],
     settings: MeshSettings,
+    *,
+    client: Mapping[str, str],
+    secrets: bool,
 ) -> tuple[ir.Cluster, ...]:
-    """One cluster for each port, and for each subset of it; none for an alias."""
+    """One cluster for each port, and for each subset of it; none for an alias. `secrets`: the
+    clients may use the Secrets that the policy names."""
     if service.resolution is Resolution.ALIAS:
         return ()
-    subsets = ("", *(s.name for s in policy.subsets)) if policy else ("",)
+    maker = _Maker(service, policy, settings, client, secrets)
+    subsets = (None, *policy.subsets) if policy else (None,)
     return tuple(
-        _cluster(service, port, subset, policy, behind[port.number], settings)
+        maker.cluster(port, subset, behind[port.number])
         for port in service.ports
         for subset in subsets
     )
 
 
-def _cluster(
-    service: Service,
-    port: Port,
-    subset: str,
-    policy: DestinationPolicy | None,
-    behind: Behind,
-    settings: MeshSettings,
-) -> ir.Cluster:
-    blocks = policy.blocks(port.number, subset) if policy else Blocks()
-    subset_policy = policy.subset(subset) if policy and subset else None
-    blocks = blocks.over(settings.default_policy)
-    tls = blocks.tls
-    discovery = _DISCOVERIES.get(service.resolution, ir.Discovery.ENDPOINTS)
-    balancer = blocks.load_balancer
-    if balancer is not None and balancer.simple == "PASSTHROUGH":
-        discovery = ir.Discovery.ORIGINAL
-    own_names = tls.subject_alt_names if tls is not None else ()
-    if tls is not None and not own_names and service.subject_alt_names:
-        own_names = service.subject_alt_names
-        tls = msgspec.structs.replace(tls, subject_alt_names=own_names)
-        blocks = msgspec.structs.replace(blocks, tls=tls)
-    named = tuple(e for e in behind.named if in_subset(e, subset_policy))
-    if discovery is ir.Discovery.DNS_ONE:
-        named = named[:1]
-        discovery = discovery if named else ir.Discovery.DNS
-    default = _own_accord(service, discovery, behind, settings)
-    marker = names.sni(port.number, subset, service.host)
-    if tls is not None and tls.sni:
-        marker = tls.sni + names.MESH_SNI
-    return ir.Cluster(
-        name=names.outbound(port.number, subset, service.host),
-        host=service.host,
-        service=service.name,
-        namespace=service.namespace,
-        port=port.number,
-        subset=subset,
-        protocol=port.protocol,
-        discovery=discovery,
-        security=_MODES.get(tls.mode, default) if tls is not None else default,
-        tls=ir.Tls(
-            sni=marker,
-            identities=own_names or service.subject_alt_names or behind.identities,
-            prefix=f"spiffe://{settings.trust_domain}/ns/{service.namespace}/",
-        ),
-        blocks=blocks,
-        sources=(service.source, *(policy.sources if policy else ())),
-        stat_name=names.stat_name(
-            settings.outbound_stat_name,
+def blocks_of(
+    policy: DestinationPolicy | None, port: int, subset: SubsetPolicy | None, mesh: MeshSettings
+) -> Blocks:
+    """The blocks in force for one cluster."""
+    own = policy.blocks(port, subset.name if subset else "") if policy else Blocks()
+    return own.over(mesh.default_policy)
+
+
+def is_original(blocks: Blocks) -> bool:
+    """Whether connections go to the address the client chose, past any balancing."""
+    return blocks.load_balancer is not None and blocks.load_balancer.simple == "PASSTHROUGH"
+
+
+class _Maker(NamedTuple):
+    service: Service
+    policy: DestinationPolicy | None
+    settings: MeshSettings
+    client: Mapping[str, str]
+    secrets: bool
+
+    def cluster(self, port: Port, subset: SubsetPolicy | None, behind: Behind) -> ir.Cluster:
+        service, settings = self.service, self.settings
+        blocks = _with_names(blocks_of(self.policy, port.number, subset, settings), service)
+        named = tuple(e for e in behind.named if in_subset(e, subset))
+        discovery = self._discovery(blocks, named)
+        if discovery is ir.Discovery.DNS_ONE:
+            named = named[:1]
+        label = subset.name if subset else ""
+        wanted = preference(blocks, service.distribution, settings.locality)
+        return ir.Cluster(
+            name=names.outbound(port.number, label, service.host),
             host=service.host,
+            service=service.name,
+            namespace=service.namespace,
             port=port.number,
-            port_name=port.name,
-            subset=subset,
-            target=str(port.target),
-        ),
-        endpoints=named,
-    )
+            subset=label,
+            protocol=port.protocol,
+            discovery=discovery,
+            security=self._security(blocks.tls, discovery, behind),
+            tls=self._tls(blocks.tls, names.sni(port.number, label, service.host), behind),
+            blocks=blocks,
+            sources=(service.source, *(self.policy.sources if self.policy else ())),
+            weighs_localities=bool(wanted and wanted.shares),
+            credential=blocks.tls.credential_name if blocks.tls else "",
+            stat_name=names.stat_name(
+                settings.outbound_stat_name,
+                host=service.host,
+                port=port.number,
+                port_name=port.name,
+                subset=label,
+                target=str(port.target),
+            ),
+            groups=grouped(named, wanted, self.client, settings.cluster),
+        )
+
+    def _discovery(self, blocks: Blocks, named: Sequence[Endpoint]) -> ir.Discovery:
+        if is_original(blocks):
+            return ir.Discovery.ORIGINAL
+        found = _DISCOVERIES.get(self.service.resolution, ir.Discovery.ENDPOINTS)
+        return ir.Discovery.DNS if found is ir.Discovery.DNS_ONE and not named else found
+
+    def _security(
+        self, tls: ClientTLSSettings | None, discovery: ir.Discovery, behind: Behind
+    ) -> ir.Security:
+        """Explicit settings turn automatic mutual TLS off. Secrets that a client may not use
+        leave plaintext: a sidecar then sends to a gateway that may."""
+        if tls is None:
+            return _own_accord(self.service, discovery, behind, self.settings)
+        return _MODES[tls.mode] if self.secrets or not tls.credential_name else _PLAIN
+
+    def _tls(self, tls: ClientTLSSettings | None, marker: str, behind: Behind) -> ir.Tls:
+        own = tls.subject_alt_names if tls is not None else ()
+        return ir.Tls(
+            sni=tls.sni + names.MESH_SNI if tls is not None and tls.sni else marker,
+            identities=own or self.service.subject_alt_names or behind.identities,
+            prefix=f"spiffe://{self.settings.trust_domain}/ns/{self.service.namespace}/",
+        )
+
+
+def _with_names(blocks: Blocks, service: Service) -> Blocks:
+    """A ServiceEntry's own names stand where the policy expects none of the server."""
+    tls = blocks.tls
+    if tls is None or tls.subject_alt_names or not service.subject_alt_names:
+        return blocks
+    tls = msgspec.structs.replace(tls, subject_alt_names=service.subject_alt_names)
+    return msgspec.structs.replace(blocks, tls=tls)
 
 
 def _own_accord(
