@@ -12,6 +12,7 @@ import msgspec
 
 from meltemi.base.problems import Outcome
 from meltemi.compile import ir, names
+from meltemi.compile.plan.locality import only
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.views import Pair, Variant, Views
@@ -86,6 +87,6 @@ def named_assignments(
         parts = names.parse(assignment.cluster)
         if parts is not None:
             name = names.sni_cluster(parts.port, parts.subset, parts.host)
-            mutual = tuple(e for e in assignment.endpoints if e.mtls)
-            found.append(msgspec.structs.replace(assignment, cluster=name, endpoints=mutual))
+            mutual = only(assignment.groups, lambda endpoint: endpoint.mtls)
+            found.append(msgspec.structs.replace(assignment, cluster=name, groups=mutual))
     return tuple(found)

@@ -83,7 +83,7 @@ class Sealer:
             for plan in east_west.named_clusters(self._planner, fetch, variant)
         ]
         for assigned in east_west.named_assignments(self._planner, fetch, variant):
-            message = envoy_clusters.assignment(self._kit, assigned, settings)
+            message = envoy_endpoints.assignment(self._kit, assigned, settings)
             sealed.append(_seal(ENDPOINT, assigned.cluster, message))
         return {variant: Outcome(tuple(sealed))}
 

@@ -89,6 +89,19 @@ def grouped(
     return _groups(listed, lambda e: _by_distance(e, wanted.failover, client))
 
 
+def only(
+    groups: Sequence[ir.EndpointGroup], keep: Callable[[Endpoint], bool]
+) -> tuple[ir.EndpointGroup, ...]:
+    """The groups with some of their endpoints; priorities close up again."""
+    left = [
+        msgspec.structs.replace(group, endpoints=tuple(e for e in group.endpoints if keep(e)))
+        for group in groups
+    ]
+    left = [group for group in left if group.endpoints]
+    rank = {p: i for i, p in enumerate(sorted({group.priority for group in left}))}
+    return tuple(msgspec.structs.replace(g, priority=rank[g.priority]) for g in left)
+
+
 def _groups(
     endpoints: Sequence[Endpoint], priority: Callable[[Endpoint], int]
 ) -> tuple[ir.EndpointGroup, ...]:
