@@ -27,10 +27,12 @@ from meltemi.compile.claims import Outbound
 from meltemi.compile.east_west import EastWest
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
-from meltemi.compile.plan.hosts import fallback_host
+from meltemi.compile.plan.hosts import without_duplicates
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
-from meltemi.compile.settings import MESH, MeshSettings
-from meltemi.compile.views import Pair, Views
+from meltemi.compile.seal import Piece
+from meltemi.compile.settings import MESH
+from meltemi.compile.views import Views
+from meltemi.compile.visibility import Pair
 from meltemi.flow import View
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class _Scope:
     def __init__(self) -> None:
         self.resources: dict[object, dict[SetKey, dict[str, Resource]]] = {}
         """By contributor: (kind of contribution, host)."""
-        self.pieces: dict[str, dict[HostKey, bytes]] = defaultdict(dict)
+        self.pieces: dict[str, dict[HostKey, Piece]] = defaultdict(dict)
         """Route configuration name to each host's piece."""
 
 
@@ -62,14 +64,12 @@ class Assembler:
         outbound: Outbound,
         passing: EastWest,
         sealed: Sealed,
-        mesh: View[str, MeshSettings],
     ) -> None:
         self._kit = kit
         self._views = views
         self._outbound = outbound
         self._passing = passing
         self._sealed = sealed
-        self._mesh = mesh
         self._owners: dict[object, _Scope] = {}
         self._hosts_of: dict[Pair, tuple[str, ...]] = {}
         self._out: Changes = {}
@@ -81,6 +81,8 @@ class Assembler:
         views, sealed = self._views, self._sealed
         if sealed.common in changes:
             self._common()
+        for scope in changes.get(sealed.outside, ()):
+            self._outside(scope)
         for key in changes.get(sealed.inbound, ()):
             self._contribute(key, "inbound", key, sealed.inbound.get(key) or ())
         for scope in changes.get(sealed.gateways, ()):
@@ -103,16 +105,13 @@ class Assembler:
         return Change(revision, self._out, proxies)
 
     def _common(self) -> None:
-        settings = self._mesh.get(MESH) or MeshSettings()
         self._contribute(COMMON, "common", COMMON, self._sealed.common.get(MESH) or ())
-        self._fallback = envoy_routes.element(
-            self._kit, envoy_routes.virtual_host(self._kit, fallback_host(settings))
-        )
-        for owner, scope in self._owners.items():
-            if isinstance(owner, ScopeKey):
-                self._dirty |= {(owner, name) for name in scope.pieces}
 
-    _fallback = b""
+    def _outside(self, key: ScopeKey) -> None:
+        """What takes the rest, which stands in every route configuration."""
+        found = self._sealed.outside.get(key)
+        self._contribute(key, "outside", key.owner, (found.listener,) if found else ())
+        self._dirty |= {(key, name) for name in self._owner(key).pieces}
 
     def _pairs(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> None:
         """Clusters and endpoints of the pairs that something changed for."""
@@ -155,6 +154,7 @@ class Assembler:
     def _route_pairs(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> set[Pair]:
         sealed = self._sealed
         dirty: set[Pair] = set(changes.get(self._views.routes, ()))
+        dirty |= {key.pair for key in changes.get(self._outbound.claims, ())}
         for variant in changes.get(sealed.hosts, ()):
             dirty |= sealed.route_variants.members(variant)
         return dirty
@@ -163,7 +163,12 @@ class Assembler:
         """Replace the pieces one service has in its scope's route configurations."""
         variant = self._views.routes.get(pair)
         found = self._sealed.hosts.get(variant) if variant is not None else None
-        pieces = dict(found.pieces) if found else {}
+        names = self._outbound.configurations(pair)
+        pieces = {
+            name: piece
+            for port, piece in (found.pieces if found else ())
+            for name in names.get(port, ())
+        }
         scope = self._owner(pair.scope)
         before = self._hosts_of.pop(pair, ())
         for name in (*before, *pieces):
@@ -183,7 +188,16 @@ class Assembler:
             self._contribute(key, ("route", name), key.owner, ())
             return
         ordered = [pieces[host] for host in sorted(pieces)]
-        body = envoy_routes.configuration(self._kit, name, (*ordered, self._fallback))
+        kept = without_duplicates([piece.domains for piece in ordered])
+        bodies = [
+            piece.body
+            if domains == piece.domains
+            else envoy_routes.renamed(self._kit, piece.body, domains)
+            for piece, domains in zip(ordered, kept, strict=True)
+        ]
+        outside = self._sealed.outside.get(key)
+        rest = (outside.host,) if outside is not None else ()
+        body = envoy_routes.configuration(self._kit, name, (*bodies, *rest))
         self._contribute(key, ("route", name), key.owner, (seal(ROUTE, name, body),))
 
     def _owner(self, key: object) -> _Scope:
@@ -222,7 +236,7 @@ class Assembler:
         if READS_SECRETS in scope.traits:
             sets.append(SetKey(SECRET, _secrets_of(scope.namespace)))
         if scope.kind == "sidecar":
-            sets += [SetKey(LISTENER, COMMON), SetKey(CLUSTER, node), SetKey(LISTENER, node)]
+            sets += [SetKey(CLUSTER, node), SetKey(LISTENER, node)]
         return ProxyView(node, tuple(sets))
 
 

@@ -10,7 +10,7 @@ from meltemi.compile.assemble import Assembler
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.proxy_plan import Planning, planning
 from meltemi.compile.scope import ScopeKey
-from meltemi.compile.seal import HostPieces, Resources, Sealer
+from meltemi.compile.seal import Beyond, HostPieces, Resources, Sealer
 from meltemi.compile.settings import MeshSettings
 from meltemi.compile.views import RouteVariant, Variant
 from meltemi.flow import Distinct, Graph, Source, View
@@ -26,6 +26,7 @@ class Sealed(NamedTuple):
     passed: View[Variant, Resources]
     hosts: View[RouteVariant, HostPieces]
     listeners: View[ir.Listener, Resource]
+    outside: View[ScopeKey, Beyond]
     common: View[str, Resources]
     inbound: View[str, Resources]
     gateways: View[ScopeKey, Resources]
@@ -98,6 +99,9 @@ def compile_views(
         listeners=graph.derive(
             "sealed listeners", leaving.distinct, sealer.listener, reads=(mesh.fields,)
         ),
+        outside=graph.derive(
+            "sealed outside", leaving.outside, sealer.outside, reads=(mesh.fields,)
+        ),
         common=graph.derive("common resources", settings, sealer.common),
         inbound=graph.derive(
             "sealed inbound", planned.inbounds, sealer.inbound, reads=(proxies, mesh.fields)
@@ -126,5 +130,5 @@ def compile_views(
         variants=variants,
         route_variants=route_variants,
     )
-    assembler = Assembler(kit, planned, leaving, passing, sealed, settings)
+    assembler = Assembler(kit, planned, leaving, passing, sealed)
     return Compiled(plans, sealed, assembler)

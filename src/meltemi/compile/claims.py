@@ -4,7 +4,7 @@ Claims are small and change seldom; a listener is planned again when one of its 
 about one of its services, changes. Scopes with equal listeners share their bytes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from meltemi.base.keys import ServicePortKey
@@ -20,13 +20,18 @@ from meltemi.compile.plan.listeners import (
     claim_chains,
     outbound_listener,
 )
+from meltemi.compile.plan.outside import Outside, outside
 from meltemi.compile.planner import Planner
-from meltemi.compile.views import Pair, RouteVariant
+from meltemi.compile.scope import ScopeKey
+from meltemi.compile.views import Views
+from meltemi.compile.visibility import Pair, Sight, egress_of
 from meltemi.flow import Distinct, Fetch, Graph, Index, View
 from meltemi.model.build import Model
 from meltemi.model.service import Port, Protocol, Resolution, Service
+from meltemi.model.sidecar import Egress
 
 CLAIM_BY_SLOT: Index[Claim] = Index("slot", lambda c: (c.slot,))
+CLAIM_BY_PAIR: Index[Claim] = Index("pair", lambda c: (Pair(c.slot.scope, c.host),))
 
 
 class ClaimKey(NamedTuple):
@@ -38,24 +43,36 @@ class ClaimKey(NamedTuple):
 class Outbound(NamedTuple):
     """The outbound listeners of every sidecar scope."""
 
+    outside: View[ScopeKey, Outside]
+    """What becomes of the traffic that none of the listeners takes."""
     claims: View[ClaimKey, Claim]
     listeners: View[Slot, ir.Listener]
     distinct: Distinct[Slot, ir.Listener]
 
+    def configurations(self, pair: Pair) -> Mapping[int, tuple[str, ...]]:
+        """The route configurations of a service's ports, as its listeners name them."""
+        found: dict[int, tuple[str, ...]] = {}
+        for claim in self.claims.by(CLAIM_BY_PAIR, pair):
+            names_ = found.get(claim.port, ())
+            if claim.may_speak_http and claim.routes not in names_:
+                found[claim.port] = (*names_, claim.routes)
+        return found
 
-def outbound(
-    graph: Graph, model: Model, planner: Planner, routes: View[Pair, RouteVariant]
-) -> Outbound:
-    """Add claims and listeners to the graph. `routes` has the pairs of sidecars."""
+
+def outbound(graph: Graph, model: Model, planner: Planner, planned: Views) -> Outbound:
+    """Add claims and listeners to the graph."""
     maker = _Maker(model, planner)
+    outside = graph.derive(
+        "outside", planned.scopes, maker.outside, reads=(model.sidecars, *planner.reads)
+    )
     claims = graph.derive(
         "listener claims",
-        routes,
+        planned.pairs,
         maker.claims,
-        reads=(model.endpoints, *planner.reads),
-        indexes=(CLAIM_BY_SLOT,),
+        reads=(model.endpoints, model.sidecars, *planner.reads),
+        indexes=(CLAIM_BY_SLOT, CLAIM_BY_PAIR),
     )
-    maker.know(claims)
+    maker.know(claims, outside)
     slots = graph.distinct(
         "listener slots",
         graph.derive("slot of claim", claims, lambda _f, key, claim: {key: Outcome(claim.slot)}),
@@ -64,9 +81,10 @@ def outbound(
         "outbound listeners",
         slots,
         maker.listener,
-        reads=(claims, *planner.reads),
+        reads=(claims, outside, model.sidecars, *planner.reads),
     )
-    return Outbound(claims, listeners, graph.distinct("different listeners", listeners))
+    different = graph.distinct("different listeners", listeners)
+    return Outbound(outside, claims, listeners, different)
 
 
 class _Maker:
@@ -75,34 +93,66 @@ class _Maker:
         self._planner = planner
 
     _claims: View[ClaimKey, Claim]
+    _outside: View[ScopeKey, Outside]
 
-    def know(self, claims: View[ClaimKey, Claim]) -> None:
-        """Where `listener` finds what `claims` made."""
+    def know(self, claims: View[ClaimKey, Claim], outside: View[ScopeKey, Outside]) -> None:
+        """Where `listener` finds what the other transforms made."""
         self._claims = claims
+        self._outside = outside
 
-    def claims(
-        self, fetch: Fetch, pair: Pair, _variant: RouteVariant
-    ) -> Mapping[ClaimKey, Outcome[Claim]]:
+    def outside(
+        self, fetch: Fetch, scope: ScopeKey, _value: ScopeKey
+    ) -> Mapping[ScopeKey, Outcome[Outside]]:
+        if scope.kind != "sidecar":
+            return {}
+        sidecar = fetch.get(self._model.sidecars, scope.sidecar) if scope.sidecar.name else None
+        resolver = self._planner.resolver(fetch, scope.namespace, scope.labels)
+        policy = sidecar.outside if sidecar is not None else None
+        return {scope: Outcome(outside(policy, self._planner.settings(fetch), resolver))}
+
+    def claims(self, fetch: Fetch, pair: Pair, sight: Sight) -> Mapping[ClaimKey, Outcome[Claim]]:
         """Where the ports of one service want to be reached by one scope."""
         service = fetch.get(self._model.services, pair.host)
-        if service is None:
+        if service is None or pair.scope.kind != "sidecar":
             return {}
+        ways = egress_of(fetch, self._model, pair.scope)
+        reserved = {_reserved(way) for way in ways if way.port is not None}
         found: dict[ClaimKey, Outcome[Claim]] = {}
-        for port in service.ports or self._ports_of_alias(fetch, service):
-            for bind, ranges in self._places(fetch, service, port):
-                slot = Slot(pair.scope, bind, port.number)
-                claim = Claim(
-                    slot=slot,
-                    host=pair.host,
-                    port=port.number,
-                    protocol=port.protocol,
-                    source=service.source,
-                    created=service.created,
-                    ranges=ranges,
-                    dynamic=service.resolution is Resolution.DYNAMIC,
-                )
-                found[ClaimKey(pair, slot, port.number)] = Outcome(claim)
+        for index in sight.egress:
+            way = ways[index]
+            for port in service.ports or self._ports_of_alias(fetch, service):
+                for claim in self._of_port(fetch, pair, service, port, way):
+                    taken = (claim.slot.bind, claim.slot.port) in reserved
+                    if way.port is not None or not taken:
+                        found[ClaimKey(pair, claim.slot, port.number)] = Outcome(claim)
         return found
+
+    def _of_port(
+        self, fetch: Fetch, pair: Pair, service: Service, port: Port, way: Egress
+    ) -> Iterator[Claim]:
+        """What one port claims through one way out."""
+        if way.port not in (None, 0, port.number):
+            return
+        protocol = port.protocol
+        if way.protocol is not Protocol.AUTO and way.protocol.is_http == protocol.is_http:
+            protocol = way.protocol
+        if way.bind:
+            places: Iterable[tuple[str, tuple[str, ...]]] = ((way.bind, ()),)
+        else:
+            places = self._places(fetch, service, port)
+        for bind, ranges in places:
+            number = way.port if way.port is not None else port.number
+            yield Claim(
+                slot=Slot(pair.scope, bind, number),
+                host=pair.host,
+                port=port.number,
+                protocol=protocol,
+                source=service.source,
+                created=service.created,
+                ranges=ranges,
+                dynamic=service.resolution is Resolution.DYNAMIC,
+                opens=not way.captured,
+            )
 
     def _ports_of_alias(self, fetch: Fetch, service: Service) -> tuple[Port, ...]:
         """An ExternalName that lists no ports has those of the service it names."""
@@ -140,13 +190,13 @@ class _Maker:
     def listener(
         self, fetch: Fetch, slot: Slot, _value: Slot
     ) -> Mapping[Slot, Outcome[ir.Listener]]:
-        settings = self._planner.settings(fetch)
+        outside = fetch.get(self._outside, slot.scope) or Outside("")
         problems: list[Problem] = []
         claimed = [
             Claimed(claim, self._chains(fetch, claim, problems))
             for claim in fetch.by(self._claims, CLAIM_BY_SLOT, slot)
         ]
-        planned = outbound_listener(slot, claimed, settings)
+        planned = outbound_listener(slot, claimed, outside)
         return {slot: Outcome(planned.listener, (*planned.problems, *problems))}
 
     def _chains(
@@ -158,7 +208,7 @@ class _Maker:
         resolver = self._planner.resolver(fetch, scope.namespace, scope.labels)
         opaque = claim.protocol is Protocol.TLS
         layer = "tls" if opaque else "tcp"
-        table = self._planner.l4_table(fetch, claim.host, scope.namespace, layer)
+        table = self._planner.l4_table(fetch, claim.host, scope, layer)
         routes: tuple[ir.L4Route, ...] = ()
         if table is not None:
             client = Client("mesh", scope.namespace, scope.labels, claim.port)
@@ -169,6 +219,11 @@ class _Maker:
         forwards = (default, *(route.forward for route in routes))
         marks = any(_is_sniffed(resolver, c.cluster) for f in forwards for c in f.clusters)
         return claim_chains(claim, routes, default, marks=marks)
+
+
+def _reserved(way: Egress) -> tuple[str, int]:
+    """The place of a way out with a port: what has no port leaves it alone."""
+    return (way.bind or ANY_ADDRESS, way.port or 0)
 
 
 def _is_sniffed(resolver: Resolver, cluster: str) -> bool:

@@ -15,7 +15,8 @@ from meltemi.compile import ir, names
 from meltemi.compile.plan.locality import only
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
-from meltemi.compile.views import Pair, Variant, Views
+from meltemi.compile.views import Variant, Views
+from meltemi.compile.visibility import Pair
 from meltemi.flow import Distinct, Fetch, Graph, View
 from meltemi.model.build import Model
 from meltemi.model.gateway import AutoPassthrough, GatewayDef

@@ -20,6 +20,7 @@ from meltemi.compile.plan.secrets import Secrets, Served, served
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import RouteVariant, Variant, Views
+from meltemi.compile.visibility import applied, egress_of
 from meltemi.flow import Fetch, View
 from meltemi.model.build import (
     SERVICE_BY_HOST,
@@ -35,14 +36,14 @@ from meltemi.model.policies import choose_policy
 from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import DEFAULT_RETRY, RouteTable
 from meltemi.model.rules import retry_from_api
-from meltemi.model.service import Port, Protocol, Resolution, Service
+from meltemi.model.service import Protocol, Resolution, Service
 from meltemi.model.tables import table_for
 
 
 class HostsPlan(NamedTuple):
-    """The virtual hosts of one service, each with the route configuration it belongs to."""
+    """The virtual hosts of one service, by its port."""
 
-    hosts: tuple[tuple[str, ir.VirtualHost], ...]
+    hosts: tuple[tuple[int, ir.VirtualHost], ...]
     problems: tuple[Problem, ...]
 
 
@@ -67,11 +68,15 @@ class Planner:
         )
 
     def l4_table(
-        self, fetch: Fetch, host: HostKey, namespace: str, layer: str
+        self, fetch: Fetch, host: HostKey, scope: ScopeKey, layer: str
     ) -> RouteTable | None:
-        """The table whose `tls` or `tcp` rules a client applies to a service."""
+        """The table whose `tls` or `tcp` rules a scope applies to a service."""
         covering = fetch.get(self._views.covering, host)
-        return table_for(host.host, covering.tables, namespace, layer) if covering else None
+        if covering is None:
+            return None
+        egress = egress_of(fetch, self._model, scope)
+        tables = applied(covering.tables, egress, scope.namespace)
+        return table_for(host.host, tables, scope.namespace, layer)
 
     def settings(self, fetch: Fetch) -> MeshSettings:
         """Each field that is read of them is a dependency."""
@@ -133,7 +138,7 @@ class Planner:
         place = resolver.place(service)
         if place is None:
             return HostsPlan((), ())
-        hosts: list[tuple[str, ir.VirtualHost]] = []
+        hosts: list[tuple[int, ir.VirtualHost]] = []
         problems: dict[Problem, None] = {}
         for port in service.ports or place.ports:
             if not (port.protocol.is_http or port.protocol is Protocol.AUTO):
@@ -146,7 +151,7 @@ class Planner:
             else:
                 routes = (default_route(place.host, port.number, resolver),)
             host = virtual_host(service, port.number, routes, local=variant.local)
-            hosts += [(name, host) for name in _configurations(service, port)]
+            hosts.append((port.number, host))
         return HostsPlan(tuple(hosts), tuple(problems))
 
     def gateway(self, fetch: Fetch, scope: ScopeKey) -> plan_gateways.GatewayPlan:
@@ -235,14 +240,3 @@ def _rank(service: Service, namespace: str) -> tuple[bool, bool, object]:
     """Of several services with one host: what the client sees, its own, what takes precedence."""
     hidden = not is_visible(service.export_to, namespace)
     return (hidden, service.namespace != namespace, service.precedence)
-
-
-def _configurations(service: Service, port: Port) -> tuple[str, ...]:
-    """The route configurations that carry a port: the port's own, or for a sniffed port at an
-    address one of its own."""
-    if port.protocol is not Protocol.AUTO:
-        return (str(port.number),)
-    own = service.resolution is Resolution.HEADLESS or any("/" not in a for a in service.addresses)
-    shared = any("/" in a for a in service.addresses) or not own
-    found = (names.virtual_host(service.host, port.number),) if own else ()
-    return (*found, str(port.number)) if shared else found

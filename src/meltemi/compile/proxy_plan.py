@@ -5,8 +5,10 @@ again for one proxy. The graph so needs to keep no plan in memory.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
@@ -18,12 +20,13 @@ from meltemi.compile.east_west import (
     named_assignments,
     named_clusters,
 )
-from meltemi.compile.plan.hosts import fallback_host
+from meltemi.compile.plan.hosts import fallback_host, without_duplicates
 from meltemi.compile.plan.listeners import virtual_outbound
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import Views, views
+from meltemi.compile.visibility import Pair
 from meltemi.flow import Fetch, Graph, View
 from meltemi.model.build import Model
 from meltemi.model.endpoint import Endpoint
@@ -83,7 +86,8 @@ class Planning(NamedTuple):
         """What captures a sidecar's connections first, then the listeners it hands them to."""
         view = self.outbound.listeners
         slots = sorted(slot for slot in view if slot.scope == scope)
-        return (virtual_outbound(self.mesh.now), *(view.items()[slot] for slot in slots))
+        outside = self.outbound.outside.items()[scope]
+        return (virtual_outbound(outside), *(view.items()[slot] for slot in slots))
 
     def _routes(self, scope: ScopeKey, fetch: Fetch) -> tuple[Routes, tuple[Problem, ...]]:
         """A sidecar's route configurations, each service's part of them in the order of hosts."""
@@ -95,10 +99,19 @@ class Planning(NamedTuple):
         for key in sorted(pairs):
             plan = self.planner.hosts(fetch, pairs[key])
             problems |= dict.fromkeys(plan.problems)
-            for name, host in plan.hosts:
-                found[name].append(host)
-        fallback = fallback_host(self.mesh.now)
-        return {name: (*hosts, fallback) for name, hosts in found.items()}, tuple(problems)
+            configurations = self.outbound.configurations(Pair(scope, key))
+            for port, host in plan.hosts:
+                for name in configurations.get(port, ()):
+                    found[name].append(host)
+        fallback = fallback_host(self.outbound.outside.items()[scope])
+        routes = {name: (*_distinct(hosts), fallback) for name, hosts in found.items()}
+        return routes, tuple(problems)
+
+
+def _distinct(hosts: Sequence[ir.VirtualHost]) -> Iterator[ir.VirtualHost]:
+    kept = without_duplicates([host.domains for host in hosts])
+    for host, domains in zip(hosts, kept, strict=True):
+        yield msgspec.structs.replace(host, domains=domains)
 
 
 def planning(
@@ -108,6 +121,6 @@ def planning(
     mesh = Mesh(graph, settings)
     planned = views(graph, model, proxies, mesh)
     planner = Planner(model, planned, mesh)
-    leaving = outbound(graph, model, planner, planned.routes)
+    leaving = outbound(graph, model, planner, planned)
     passing = east_west(graph, model, planned)
     return Planning(mesh, planned, planner, leaving, passing, proxies)

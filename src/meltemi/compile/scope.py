@@ -7,9 +7,11 @@ gateways share one when their labels are equal, because Gateways choose them by 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import NodeInfo
 from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import RouteTable
+from meltemi.model.sidecar import SidecarDef
 
 
 class ScopeKey(NamedTuple):
@@ -22,6 +24,8 @@ class ScopeKey(NamedTuple):
     """What else tells proxies apart: `READS_SECRETS`, `UNPRIVILEGED`; ordered."""
     place: tuple[tuple[str, str], ...] = ()
     """Where the proxies run, as topology labels, as far as some rule asks; ordered."""
+    sidecar: ObjectKey = ObjectKey("", "", "")
+    """The Sidecar object that applies; without a name: none."""
 
     @property
     def owner(self) -> str:
@@ -30,7 +34,9 @@ class ScopeKey(NamedTuple):
             ",".join(f"{name}={value}" for name, value in pairs)
             for pairs in (self.labels, self.place)
         )
-        return "/".join((self.kind, self.namespace, labels, *self.traits, *filter(None, (place,))))
+        sidecar = f"{self.sidecar.namespace}.{self.sidecar.name}" if self.sidecar.name else ""
+        rest = filter(None, (place, sidecar))
+        return "/".join((self.kind, self.namespace, labels, *self.traits, *rest))
 
 
 READS_SECRETS = "reads-secrets"
@@ -41,16 +47,22 @@ UNPRIVILEGED = "unprivileged"
 """The pod may not listen below port 1024."""
 
 
-def scope_of(node: NodeInfo, telling: frozenset[str], place: Mapping[str, str] = {}) -> ScopeKey:
+def scope_of(
+    node: NodeInfo,
+    telling: frozenset[str],
+    place: Mapping[str, str] = {},
+    sidecar: SidecarDef | None = None,
+) -> ScopeKey:
     """A proxy's scope; `telling` are the labels that rules ask about. `place` has the labels
-    of where the proxy runs, which count only if some rule asks."""
+    of where the proxy runs, which count only if some rule asks. Gateways heed no Sidecar."""
     asked = tuple(sorted((k, v) for k, v in place.items() if k in telling and v))
     if node.kind == "router":
         labels = tuple(sorted(node.labels.items()))
         return ScopeKey("router", node.namespace, labels, tuple(_traits(node)), asked)
     labels = tuple(sorted((k, v) for k, v in node.labels.items() if k in telling))
     traits = (READS_SECRETS,) if CREDENTIALS in telling and node.reads_secrets else ()
-    return ScopeKey("sidecar", node.namespace, labels, traits, asked)
+    scope = ScopeKey("sidecar", node.namespace, labels, traits, asked)
+    return scope if sidecar is None else scope._replace(sidecar=sidecar.source)
 
 
 def _traits(node: NodeInfo) -> Iterator[str]:

@@ -24,7 +24,9 @@ from meltemi.compile.envoy import outbound as envoy_outbound
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy import secrets as envoy_secrets
 from meltemi.compile.envoy.kit import Kit
+from meltemi.compile.plan.hosts import fallback_host
 from meltemi.compile.plan.listeners import virtual_outbound
+from meltemi.compile.plan.outside import Outside
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import MeshSettings
@@ -35,10 +37,23 @@ from meltemi.model.credential import Credential
 Resources = tuple[Resource, ...]
 
 
-class HostPieces(NamedTuple):
-    """The virtual hosts of one service: for each route configuration, its piece of it."""
+class Piece(NamedTuple):
+    domains: tuple[str, ...]
+    body: bytes
 
-    pieces: tuple[tuple[str, bytes], ...]
+
+class HostPieces(NamedTuple):
+    """The virtual hosts of one service, by port: pieces of route configurations."""
+
+    pieces: tuple[tuple[int, Piece], ...]
+
+
+class Beyond(NamedTuple):
+    """Where a scope's traffic goes that no service takes."""
+
+    listener: Resource
+    host: bytes
+    """The last virtual host of its route configurations."""
 
 
 class Sealer:
@@ -93,10 +108,19 @@ class Sealer:
         """The virtual hosts of a service, one for each port that may carry HTTP."""
         plan = self._planner.hosts(fetch, variant)
         pieces = tuple(
-            (name, envoy_routes.element(self._kit, envoy_routes.virtual_host(self._kit, host)))
-            for name, host in plan.hosts
+            (port, Piece(host.domains, self._element(host))) for port, host in plan.hosts
         )
         return {variant: Outcome(HostPieces(pieces), plan.problems)}
+
+    def _element(self, host: ir.VirtualHost) -> bytes:
+        return envoy_routes.element(self._kit, envoy_routes.virtual_host(self._kit, host))
+
+    def outside(
+        self, fetch: Fetch, scope: ScopeKey, plan: Outside
+    ) -> Mapping[ScopeKey, Outcome[Beyond]]:
+        """What takes the traffic that nothing else does."""
+        listener = self._listener(virtual_outbound(plan), self._settings(fetch))
+        return {scope: Outcome(Beyond(listener, self._element(fallback_host(plan))))}
 
     def listener(
         self, fetch: Fetch, plan: ir.Listener, _value: ir.Listener
@@ -114,7 +138,7 @@ class Sealer:
         """What every sidecar has, whatever the objects say."""
         built = envoy_outbound.common_clusters(self._kit, settings)
         sealed = [_seal(CLUSTER, message.name, message) for message in built]
-        return {key: Outcome((*sealed, self._listener(virtual_outbound(settings), settings)))}
+        return {key: Outcome(tuple(sealed))}
 
     def inbound(self, fetch: Fetch, key: str, plan: ir.Inbound) -> Mapping[str, Outcome[Resources]]:
         """A proxy's own listener and the clusters behind it."""

@@ -5,7 +5,7 @@ that applies (a Variant), a virtual host by its service and route table (a Route
 only choose among them, so a thousand services cost their bytes once, however many scopes see them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -27,27 +27,28 @@ from meltemi.compile.scope import (
     scope_of,
 )
 from meltemi.compile.settings import MESH, Mesh, MeshSettings
+from meltemi.compile.visibility import Listed, Pair, Sight, applied, egress_of, visibility
 from meltemi.flow import Fetch, Graph, View
-from meltemi.model.build import POLICY_BY_HOST, SERVICE_BY_NAMESPACE, TABLE_BY_HOST, Model
+from meltemi.model.build import (
+    POLICY_BY_HOST,
+    SERVICE_BY_NAMESPACE,
+    SIDECAR_BY_NAMESPACE,
+    TABLE_BY_HOST,
+    Model,
+)
 from meltemi.model.endpoint import EndpointSet
-from meltemi.model.hosts import candidates, is_visible
+from meltemi.model.hosts import candidates
 from meltemi.model.locality import locality_of_labels, topology
 from meltemi.model.policies import PolicyKey, choose_policy, policies_over
 from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import Forward, HttpRule, RouteTable, Target
-from meltemi.model.service import Resolution, Service
+from meltemi.model.sidecar import SidecarDef
+from meltemi.model.sidecars import choose_sidecar
 from meltemi.model.tables import table_for
 from meltemi.model.tls import InboundTls, Mode
 from meltemi.model.workload import Workload
 
 _NO_LABELS: frozenset[str] = frozenset()
-
-
-class Pair(NamedTuple):
-    """A service as one scope sees it."""
-
-    scope: ScopeKey
-    host: HostKey
 
 
 class Variant(NamedTuple):
@@ -72,16 +73,6 @@ class RouteVariant(NamedTuple):
     """Set where the routes depend on who asks."""
 
 
-class Listed(msgspec.Struct, frozen=True):
-    """What visibility needs of a service, and nothing that changes often."""
-
-    key: HostKey
-    export_to: tuple[str, ...]
-    precedence: tuple[bool, tuple[str, str, str]]
-    alias_of: str
-    """The host that this one is another name of; empty: it is its own."""
-
-
 class Covering(msgspec.Struct, frozen=True):
     """The policies and tables that cover a host, the most specific first."""
 
@@ -95,6 +86,7 @@ class Views(NamedTuple):
 
     scopes_of: View[str, ScopeKey]
     scopes: View[ScopeKey, ScopeKey]
+    pairs: View[Pair, Sight]
     covering: View[HostKey, Covering]
     behind: View[ServicePortKey, Behind]
     choices: View[Pair, Variant]
@@ -125,28 +117,19 @@ def views(
     scopes_of = graph.derive(
         "scope of proxy",
         proxies,
-        lambda f, k, node: {
-            k: Outcome(scope_of(node, f.get(telling, MESH) or _NO_LABELS, planner.place(f, node)))
-        },
-        reads=(telling, model.workloads),
+        planner.scope(telling),
+        reads=(telling, model.sidecars, model.workloads, mesh.fields),
     )
     scopes = graph.distinct("scopes", scopes_of)
-    listed = graph.derive("listed services", model.services, _listed)
-    pairs = graph.derive(
-        "visible services",
-        scopes,
-        lambda f, scope, _: {
-            Pair(scope, s.key): Outcome(True) for s in visible(f.all(listed), scope.namespace)
-        },
-        reads=(listed,),
-    )
+    listed, pairs = visibility(graph, model, scopes)
     covering = graph.derive(
         "covering rules", listed, planner.covering, reads=(model.policies, model.tables)
     )
-    chooser = _Chooser(covering, mesh, distributed)
+    chooser = _Chooser(model, covering, mesh, distributed)
     return Views(
         scopes_of=scopes_of,
         scopes=scopes,
+        pairs=pairs,
         covering=covering,
         behind=graph.derive(
             "behind ports", model.endpoints, planner.behind, reads=(model.services,)
@@ -154,7 +137,9 @@ def views(
         choices=graph.derive(
             "policy choice", pairs, chooser.variant, reads=(covering, distributed, mesh.fields)
         ),
-        routes=graph.derive("route choice", pairs, chooser.routes, reads=(covering, mesh.fields)),
+        routes=graph.derive(
+            "route choice", pairs, chooser.routes, reads=(covering, model.sidecars, mesh.fields)
+        ),
         inbounds=graph.derive(
             "inbound",
             proxies,
@@ -162,28 +147,6 @@ def views(
             reads=(model.workloads, model.services, model.inbound_tls, mesh.fields),
         ),
     )
-
-
-def _listed(_fetch: Fetch, key: HostKey, service: Service) -> Mapping[HostKey, Outcome[Listed]]:
-    alias_of = service.external_name if service.resolution is Resolution.ALIAS else ""
-    return {key: Outcome(Listed(key, service.export_to, service.precedence, alias_of))}
-
-
-def visible(listed: Iterable[Listed], namespace: str) -> Iterator[Listed]:
-    """What a namespace sees, one service for each host: its own, or else the one that takes
-    precedence."""
-    chosen: dict[str, Listed] = {}
-    for service in listed:
-        if not is_visible(service.export_to, namespace):
-            continue
-        rival = chosen.get(service.key.host)
-        if rival is None or _rank(service, namespace) < _rank(rival, namespace):
-            chosen[service.key.host] = service
-    yield from chosen.values()
-
-
-def _rank(service: Listed, namespace: str) -> tuple[bool, object]:
-    return (service.key.namespace != namespace, service.precedence)
 
 
 class _Planner:
@@ -198,6 +161,23 @@ class _Planner:
     def know(self, distributed: View[HostKey, str]) -> None:
         """Where `telling` finds the services with a trafficDistribution."""
         self._distributed = distributed
+
+    def scope(
+        self, telling: View[str, frozenset[str]]
+    ) -> Callable[[Fetch, str, NodeInfo], Mapping[str, Outcome[ScopeKey]]]:
+        """Which scope a proxy belongs to."""
+
+        def transform(fetch: Fetch, key: str, node: NodeInfo) -> Mapping[str, Outcome[ScopeKey]]:
+            labels = fetch.get(telling, MESH) or _NO_LABELS
+            sidecar = self._sidecar(fetch, node) if node.kind == "sidecar" else None
+            return {key: Outcome(scope_of(node, labels, self.place(fetch, node), sidecar))}
+
+        return transform
+
+    def _sidecar(self, fetch: Fetch, node: NodeInfo) -> SidecarDef | None:
+        sidecars, root = self._model.sidecars, self._mesh.of(fetch).root_namespace
+        own = fetch.by(sidecars, SIDECAR_BY_NAMESPACE, node.namespace)
+        return choose_sidecar(own, fetch.by(sidecars, SIDECAR_BY_NAMESPACE, root), node.labels)
 
     def telling(
         self, fetch: Fetch, key: str, settings: MeshSettings
@@ -286,13 +266,18 @@ class _Chooser:
     """Transforms from a pair to what its scope applies."""
 
     def __init__(
-        self, covering: View[HostKey, Covering], mesh: Mesh, distributed: View[HostKey, str]
+        self,
+        model: Model,
+        covering: View[HostKey, Covering],
+        mesh: Mesh,
+        distributed: View[HostKey, str],
     ) -> None:
+        self._model = model
         self._covering = covering
         self._mesh = mesh
         self._distributed = distributed
 
-    def variant(self, fetch: Fetch, pair: Pair, _visible: bool) -> Mapping[Pair, Outcome[Variant]]:
+    def variant(self, fetch: Fetch, pair: Pair, _sight: Sight) -> Mapping[Pair, Outcome[Variant]]:
         found = fetch.get(self._covering, pair.host)
         settings = self._mesh.of(fetch)
         policies = found.policies if found else ()
@@ -312,16 +297,18 @@ class _Chooser:
         return {pair: Outcome(Variant(pair.host, policy, client, secrets))}
 
     def routes(
-        self, fetch: Fetch, pair: Pair, _visible: bool
+        self, fetch: Fetch, pair: Pair, _sight: Sight
     ) -> Mapping[Pair, Outcome[RouteVariant]]:
         """Gateways have routes of their own."""
         scope, host = pair
         if scope.kind != "sidecar":
             return {}
         found = fetch.get(self._covering, host)
+        egress = egress_of(fetch, self._model, scope)
+        tables = applied(found.tables, egress, scope.namespace) if found else ()
         table = None
         for name in (host.host, found.alias_of) if found else ():
-            table = table or table_for(name, found.tables if found else (), scope.namespace)
+            table = table or table_for(name, tables, scope.namespace)
         local = scope.namespace == host.namespace
         asks = table is not None and _asks_who(table)
         hashes = found is not None and _hashes(found)

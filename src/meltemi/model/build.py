@@ -32,6 +32,8 @@ from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import RouteTable
 from meltemi.model.service import Service
 from meltemi.model.services import service_from_object
+from meltemi.model.sidecar import SidecarDef
+from meltemi.model.sidecars import sidecar_from_object
 from meltemi.model.tables import host_conflicts, table_from_virtual_service
 from meltemi.model.tls import InboundTls
 from meltemi.model.workload import Workload
@@ -42,6 +44,7 @@ V = TypeVar("V")
 
 SERVICE_BY_HOST: Index[Service] = Index("host", lambda s: (s.host,))
 SERVICE_BY_NAMESPACE: Index[Service] = Index("namespace", lambda s: (s.namespace,))
+SIDECAR_BY_NAMESPACE: Index[SidecarDef] = Index("namespace", lambda s: (s.source.namespace,))
 TABLE_BY_HOST: Index[RouteTable] = Index("host", lambda t: t.hosts)
 TABLE_BY_GATEWAY: Index[RouteTable] = Index("gateway", lambda t: t.named_gateways)
 POLICY_BY_HOST: Index[DestinationPolicy] = Index("host", lambda p: (p.host,))
@@ -54,6 +57,7 @@ class Model(NamedTuple):
     workloads: View[WorkloadKey, Workload]
     endpoints: View[ServicePortKey, EndpointSet]
     inbound_tls: View[WorkloadKey, InboundTls]
+    sidecars: View[ObjectKey, SidecarDef]
     tables: View[ObjectKey, RouteTable]
     policies: View[PolicyKey, DestinationPolicy]
     gateways: View[ObjectKey, GatewayDef]
@@ -153,6 +157,12 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         workloads=workloads,
         endpoints=graph.derive("endpoints", services, join.endpoint_sets, reads=sources),
         inbound_tls=tls,
+        sidecars=graph.derive(
+            "sidecars",
+            objects.sidecars,
+            lambda _f, key, obj: _one(sidecar_from_object(obj, domain.cluster), key),
+            indexes=(SIDECAR_BY_NAMESPACE,),
+        ),
         tables=tables,
         policies=graph.derive(
             "destination policies",

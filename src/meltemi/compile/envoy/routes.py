@@ -1,6 +1,6 @@
 """Virtual hosts and route configurations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from meltemi.api.networking import GRPC_STATUSES
@@ -68,6 +68,18 @@ def element(kit: Kit, host: Any) -> bytes:
     piece = kit.new("envoy.config.route.v3.RouteConfiguration")
     piece.virtual_hosts.add().CopyFrom(host)
     body: bytes = piece.SerializeToString(deterministic=True)
+    return body
+
+
+def renamed(kit: Kit, piece: bytes, domains: Sequence[str]) -> bytes:
+    """The virtual host of a piece under other domains; nothing is left of one without any."""
+    message = kit.new("envoy.config.route.v3.RouteConfiguration")
+    message.ParseFromString(piece)
+    if not domains:
+        return b""
+    del message.virtual_hosts[0].domains[:]
+    message.virtual_hosts[0].domains.extend(domains)
+    body: bytes = message.SerializeToString(deterministic=True)
     return body
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from meltemi.compile import ir, names
-from meltemi.compile.settings import MeshSettings
+from meltemi.compile.plan.outside import Outside
 from meltemi.model.route import DirectResponse, Prefix, Retry
-from meltemi.model.service import Service
+from meltemi.model.service import Resolution, Service
 
 
 def domains(service: Service, *, local: bool) -> tuple[str, ...]:
@@ -14,7 +14,27 @@ def domains(service: Service, *, local: bool) -> tuple[str, ...]:
     `local`: the client is in the service's own namespace and may use the bare name.
     """
     short = (service.name,) if local else ()
-    return tuple(dict.fromkeys((service.host, *short, *service.aliases, *service.addresses)))
+    absolute = (f"{service.host}.",) if not service.host.startswith("*") else ()
+    found = [service.host, *absolute, *short, *service.aliases]
+    if service.resolution is Resolution.HEADLESS:
+        found += [f"*.{name}" for name in (service.host, *short, *service.aliases)]
+    addresses = (f"[{a}]" if ":" in a else a for a in service.addresses if "/" not in a)
+    return tuple(dict.fromkeys((*found, *addresses)))
+
+
+def without_duplicates(hosts: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The domains of the virtual hosts of one configuration, in which Envoy takes each once.
+
+    A host's first domain is its own name, which no other host takes from it; of the others the
+    first host that wants them has them.
+    """
+    owners: dict[str, int] = {}
+    for i, wanted in enumerate(hosts):
+        owners.setdefault(wanted[0].lower(), i)
+    for i, wanted in enumerate(hosts):
+        for domain in wanted[1:]:
+            owners.setdefault(domain.lower(), i)
+    return [tuple(d for d in wanted if owners[d.lower()] == i) for i, wanted in enumerate(hosts)]
 
 
 def virtual_host(
@@ -27,12 +47,12 @@ def virtual_host(
     )
 
 
-def fallback_host(settings: MeshSettings) -> ir.VirtualHost:
+def fallback_host(outside: Outside) -> ir.VirtualHost:
     """Where requests for unknown hosts go: on to the address the client chose, or refused."""
     action: ir.Forward | DirectResponse = DirectResponse(502)
     name = names.BLOCK_ALL
-    if settings.allow_any:
+    if outside.cluster:
         name = names.ALLOW_ANY
-        through = ir.WeightedCluster(names.PASSTHROUGH, 100)
+        through = ir.WeightedCluster(outside.cluster, 100)
         action = ir.Forward((through,), None, None, Retry(attempts=0))
     return ir.VirtualHost(name, ("*",), (ir.Route(name, ir.Match(Prefix("/")), action),))

@@ -12,8 +12,8 @@ import msgspec
 from meltemi.base.keys import HostKey, ObjectKey
 from meltemi.base.problems import Code, Problem, Severity
 from meltemi.compile import ir, names
+from meltemi.compile.plan.outside import Outside
 from meltemi.compile.scope import ScopeKey
-from meltemi.compile.settings import MeshSettings
 from meltemi.model.service import Protocol
 
 ANY_ADDRESS = "0.0.0.0"
@@ -51,6 +51,10 @@ class Claim(msgspec.Struct, frozen=True):
     """Nobody captures the traffic: the application connects to the listener itself."""
 
     @property
+    def may_speak_http(self) -> bool:
+        return self.protocol.is_http or self.protocol is Protocol.AUTO
+
+    @property
     def routes(self) -> str:
         """The route configuration of what is HTTP: a sniffed port at an address has its own."""
         if self.protocol is Protocol.AUTO and self.slot.bind != ANY_ADDRESS and not self.opens:
@@ -70,17 +74,7 @@ class PlannedListener(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def to_cluster(name: str) -> ir.Tcp:
-    """Bytes to one cluster."""
-    return ir.Tcp(name, ir.L4Forward((ir.WeightedCluster(name, 100),)))
-
-
-def unknown(settings: MeshSettings) -> ir.Tcp:
-    """What becomes of connections to nothing the mesh knows."""
-    return to_cluster(names.PASSTHROUGH) if settings.allow_any else ir.REFUSE
-
-
-def virtual_outbound(settings: MeshSettings) -> ir.Listener:
+def virtual_outbound(outside: Outside) -> ir.Listener:
     """Takes all captured connections and hands each to the listener of its destination."""
     loop = ir.ChainMatch(port=names.OUTBOUND_PORT)
     return ir.Listener(
@@ -89,14 +83,12 @@ def virtual_outbound(settings: MeshSettings) -> ir.Listener:
         address=ANY_ADDRESS,
         port=names.OUTBOUND_PORT,
         chains=(ir.FilterChain("virtualOutbound-blackhole", loop, ir.REFUSE),),
-        default=ir.FilterChain("virtualOutbound-catchall-tcp", ir.ChainMatch(), unknown(settings)),
+        default=ir.FilterChain("virtualOutbound-catchall-tcp", ir.ChainMatch(), outside.tcp),
         hands_over=True,
     )
 
 
-def outbound_listener(
-    slot: Slot, claimed: Sequence[Claimed], settings: MeshSettings
-) -> PlannedListener:
+def outbound_listener(slot: Slot, claimed: Sequence[Claimed], outside: Outside) -> PlannedListener:
     """Merge the claims of a listener. Chains that would take the same connections conflict: the
     oldest claim keeps them, the younger ones are reported."""
     ordered = sorted(claimed, key=lambda c: c.claim.created)
@@ -118,7 +110,7 @@ def outbound_listener(
         address=slot.bind,
         port=slot.port,
         chains=tuple(chains.values()),
-        default=everything or _fallthrough(settings),
+        default=everything or _fallthrough(outside),
         bind=any(claim.opens for claim, _ in ordered),
         inspects_tls=any(m.sni or m.transport is not ir.Transport.ANY for m in chains),
         inspects_http=any(m.protocols for m in chains),
@@ -130,15 +122,15 @@ def outbound_listener(
 def _http(claim: Claim, slot: Slot, *, dynamic: bool) -> tuple[ir.FilterChain, ...]:
     """The chain of all that speaks HTTP here: it is the same for every service but a sniffed
     one at its own address."""
-    if not (claim.protocol.is_http or claim.protocol is Protocol.AUTO):
+    if not claim.may_speak_http:
         return ()
     http = ir.Http(f"outbound_{slot.name}", claim.routes, dynamic_hosts=dynamic)
     match = ir.ChainMatch() if claim.opens and claim.protocol.is_http else RAW_HTTP
     return (ir.FilterChain(slot.name, match, http),)
 
 
-def _fallthrough(settings: MeshSettings) -> ir.FilterChain:
-    return ir.FilterChain("PassthroughFilterChain", ir.ChainMatch(), unknown(settings))
+def _fallthrough(outside: Outside) -> ir.FilterChain:
+    return ir.FilterChain("PassthroughFilterChain", ir.ChainMatch(), outside.tcp)
 
 
 def _sources(

@@ -1,0 +1,157 @@
+"""Who sees what: the services of each scope, by exportTo, Sidecars and precedence.
+
+mesh-semantics 1.1 and 1.6.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from meltemi.base.keys import HostKey
+from meltemi.base.problems import Outcome
+from meltemi.compile.scope import ScopeKey
+from meltemi.flow import Fetch, Graph, View
+from meltemi.model.build import Model
+from meltemi.model.hosts import is_visible
+from meltemi.model.route import MESH, Forward, RouteTable
+from meltemi.model.service import Resolution, Service
+from meltemi.model.sidecar import EVERYTHING, Egress
+
+
+class Pair(NamedTuple):
+    """A service as one scope sees it."""
+
+    scope: ScopeKey
+    host: HostKey
+
+
+class Sight(msgspec.Struct, frozen=True):
+    """How a scope sees a service."""
+
+    egress: tuple[int, ...]
+    """Which of the Sidecar's ways out import it; none: only routes lead to it."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """What visibility needs of a service, and nothing that changes often."""
+
+    key: HostKey
+    export_to: tuple[str, ...]
+    precedence: tuple[bool, tuple[str, str, str]]
+    alias_of: str
+    """The host that this one is another name of; empty: it is its own."""
+
+
+class Outline(msgspec.Struct, frozen=True):
+    """What visibility needs of a route table."""
+
+    namespace: str
+    hosts: tuple[str, ...]
+    export_to: tuple[str, ...]
+    destinations: tuple[str, ...]
+
+
+class Visibility(NamedTuple):
+    listed: View[HostKey, Listed]
+    pairs: View[Pair, Sight]
+
+
+def egress_of(fetch: Fetch, model: Model, scope: ScopeKey) -> tuple[Egress, ...]:
+    """The ways out of a scope's proxies."""
+    sidecar = fetch.get(model.sidecars, scope.sidecar) if scope.sidecar.name else None
+    return sidecar.egress if sidecar is not None else (EVERYTHING,)
+
+
+def applied(
+    tables: Sequence[RouteTable], egress: Sequence[Egress], namespace: str
+) -> Sequence[RouteTable]:
+    """The route tables that a proxy imports."""
+    if EVERYTHING in egress:
+        return tables
+    return [t for t in tables if any(e.applies(t.namespace, t.hosts, namespace) for e in egress)]
+
+
+def visibility(graph: Graph, model: Model, scopes: View[ScopeKey, ScopeKey]) -> Visibility:
+    """Add what each scope sees to the graph."""
+    listed = graph.derive("listed services", model.services, _listed)
+    outlines = graph.derive(
+        "outlines of tables",
+        model.tables,
+        lambda _f, key, table: {key: Outcome(_outline(table))} if _is_mesh(table) else {},
+    )
+
+    def seen(fetch: Fetch, scope: ScopeKey, _value: ScopeKey) -> Mapping[Pair, Outcome[Sight]]:
+        services = [s for s in fetch.all(listed) if is_visible(s.export_to, scope.namespace)]
+        egress = egress_of(fetch, model, scope)
+        if EVERYTHING in egress and len(egress) == 1:
+            return {
+                Pair(scope, s.key): Outcome(_WHOLE) for s in preferred(services, scope.namespace)
+            }
+        found = _imported(services, egress, scope.namespace)
+        tables = [o for o in fetch.all(outlines) if is_visible(o.export_to, scope.namespace)]
+        wanted = {
+            host
+            for o in tables
+            if any(e.applies(o.namespace, o.hosts, scope.namespace) for e in egress)
+            for host in o.destinations
+        }
+        wanted -= {key.host for key in found}
+        for service in preferred((s for s in services if s.key.host in wanted), scope.namespace):
+            found[service.key] = Sight(())
+        return {Pair(scope, key): Outcome(sight) for key, sight in found.items()}
+
+    pairs = graph.derive("visible services", scopes, seen, reads=(listed, outlines, model.sidecars))
+    return Visibility(listed, pairs)
+
+
+_WHOLE = Sight((0,))
+
+
+def _listed(_fetch: Fetch, key: HostKey, service: Service) -> Mapping[HostKey, Outcome[Listed]]:
+    alias_of = service.external_name if service.resolution is Resolution.ALIAS else ""
+    return {key: Outcome(Listed(key, service.export_to, service.precedence, alias_of))}
+
+
+def _is_mesh(table: RouteTable) -> bool:
+    return MESH in table.named_gateways
+
+
+def _outline(table: RouteTable) -> Outline:
+    return Outline(table.namespace, table.hosts, table.export_to, tuple(_destinations(table)))
+
+
+def _destinations(table: RouteTable) -> list[str]:
+    """Every host that the table's rules send or mirror traffic to."""
+    found: dict[str, None] = {}
+    for rule in table.http:
+        if isinstance(rule.action, Forward):
+            found |= dict.fromkeys(w.target.host for w in rule.action.destinations)
+        found |= dict.fromkeys(m.target.host for m in rule.mirrors)
+    for l4 in (*table.tls, *table.tcp):
+        found |= dict.fromkeys(w.target.host for w in l4.destinations)
+    return sorted(found)
+
+
+def _imported(
+    services: Iterable[Listed], egress: Sequence[Egress], own: str
+) -> dict[HostKey, Sight]:
+    ways = {
+        s.key: tuple(i for i, way in enumerate(egress) if way.sees(s.key, own)) for s in services
+    }
+    candidates = [s for s in services if ways[s.key]]
+    return {s.key: Sight(ways[s.key]) for s in preferred(candidates, own)}
+
+
+def preferred(services: Iterable[Listed], namespace: str) -> Iterator[Listed]:
+    """One service for each host: the namespace's own, or else the one that takes precedence."""
+    chosen: dict[str, Listed] = {}
+    for service in services:
+        rival = chosen.get(service.key.host)
+        if rival is None or _rank(service, namespace) < _rank(rival, namespace):
+            chosen[service.key.host] = service
+    yield from chosen.values()
+
+
+def _rank(service: Listed, namespace: str) -> tuple[bool, object]:
+    return (service.key.namespace != namespace, service.precedence)

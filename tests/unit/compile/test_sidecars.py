@@ -1,0 +1,221 @@
+"""Sidecar objects: which one applies, what it lets a proxy see, where it listens."""
+
+from pathlib import Path
+
+import pytest
+
+from meltemi.base.resource import CLUSTER, LISTENER, ROUTE
+
+from .conftest import SHOP, Mesh, endpoints, pod, service
+from .test_compile import accepted, static_bootstrap
+from .test_listeners import tcp_of
+
+TOOLS = service("tool", "http:8000", namespace="tools", ip="10.43.1.1") + service(
+    "hidden", "http:8000", namespace="tools", ip="10.43.1.2"
+)
+
+
+def sidecar(name: str, spec: str, namespace: str = "default") -> str:
+    return f"---\nkind: Sidecar\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+
+
+@pytest.fixture
+def client(mesh: Mesh) -> str:
+    mesh.apply(SHOP + TOOLS)
+    return mesh.connect("sidecar", "10.44.0.4", "ratings-v1", {"app": "ratings"})
+
+
+def reached(mesh: Mesh, node: str) -> set[str]:
+    """The short names of the services a proxy has clusters for."""
+    return {
+        n.split("|")[3].split(".")[0] for n in mesh.sees(node, CLUSTER) if n.startswith("outbound|")
+    }
+
+
+def hosts_of(mesh: Mesh, node: str, name: str) -> set[str]:
+    configuration = mesh.sees(node, ROUTE)[name]
+    return {h["name"].split(".")[0].split(":")[0] for h in configuration["virtual_hosts"]}
+
+
+def test_hosts_choose_services_by_namespace_and_name(mesh: Mesh, client: str) -> None:
+    mesh.apply(
+        sidecar("only", "{egress: [{hosts: ['./db.default.svc.cluster.local', 'tools/*']}]}")
+    )
+    assert reached(mesh, client) == {"db", "tool", "hidden"}
+    mesh.apply(sidecar("only", "{egress: [{hosts: ['*/*', '~tools/hidden']}]}"))
+    assert "hidden" not in reached(mesh, client)
+    assert "tool" in reached(mesh, client)
+    mesh.apply(sidecar("only", "{egress: [{hosts: ['~/*']}]}"))
+    assert reached(mesh, client) == set()
+    mesh.drop("Sidecar", "only")
+    assert "reviews" in reached(mesh, client)
+    mesh.graph.verify()
+
+
+def test_a_selector_beats_the_namespace_which_beats_the_root(mesh: Mesh, client: str) -> None:
+    other = mesh.connect("sidecar", "10.44.0.2", "reviews-v1", {"app": "reviews"})
+    far = mesh.connect("sidecar", "10.44.6.6", "shell", {}, namespace="tools")
+    mesh.apply(
+        sidecar("default", "{egress: [{hosts: ['./*']}]}", "istio-system")
+        + sidecar(
+            "chosen",
+            "{workloadSelector: {labels: {app: ratings}}, egress: [{hosts: ['tools/*']}]}",
+        )
+    )
+    assert reached(mesh, client) == {"tool", "hidden"}
+    assert "db" in reached(mesh, other)
+    assert "tool" not in reached(mesh, other)
+    assert reached(mesh, far) == {"tool", "hidden"}
+    mesh.apply(sidecar("mine", "{egress: [{hosts: ['./db.default.svc.cluster.local']}]}"))
+    assert reached(mesh, other) == {"db"}
+    assert reached(mesh, client) == {"tool", "hidden"}
+    mesh.graph.verify()
+
+
+def test_a_route_table_brings_its_destinations_along(mesh: Mesh, client: str) -> None:
+    mesh.apply(
+        """
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http: [{route: [{destination: {host: tool.tools.svc.cluster.local}}]}]
+"""
+        + sidecar("only", "{egress: [{hosts: ['./reviews.default.svc.cluster.local']}]}")
+    )
+    assert reached(mesh, client) == {"reviews", "tool"}
+    assert hosts_of(mesh, client, "9080") == {"reviews", "allow_any"}
+    assert "8000" not in mesh.sees(client, ROUTE)
+
+
+def test_tables_of_other_namespaces_must_be_imported(mesh: Mesh, client: str) -> None:
+    table = """
+kind: VirtualService
+metadata: {name: reviews, namespace: tools}
+spec:
+  hosts: [reviews.default.svc.cluster.local]
+  http: [{fault: {abort: {httpStatus: 418, percentage: {value: 100}}},
+          route: [{destination: {host: reviews.default.svc.cluster.local}}]}]
+"""
+    mesh.apply(table)
+
+    def faulty() -> bool:
+        hosts = mesh.sees(client, ROUTE)["9080"]["virtual_hosts"]
+        (reviews,) = [h for h in hosts if h["name"].startswith("reviews")]
+        return "typed_per_filter_config" in reviews["routes"][0]
+
+    assert faulty()
+    mesh.apply(sidecar("only", "{egress: [{hosts: ['./*']}]}"))
+    assert not faulty()
+
+
+def test_a_way_out_with_a_port_serves_only_that_port(mesh: Mesh, client: str) -> None:
+    mesh.apply(
+        sidecar(
+            "ports",
+            """
+  egress:
+  - port: {number: 9080, protocol: HTTP, name: http}
+    hosts: ['./ratings.default.svc.cluster.local']
+  - hosts: ['./*']
+""",
+        )
+    )
+    assert hosts_of(mesh, client, "9080") == {"ratings", "allow_any"}
+    assert "0.0.0.0_50051" in mesh.sees(client, LISTENER)
+    mesh.graph.verify()
+
+
+def test_uncaptured_listeners_open_their_own_address(mesh: Mesh, client: str) -> None:
+    mesh.apply(
+        sidecar(
+            "open",
+            """
+  egress:
+  - port: {number: 9080, protocol: HTTP, name: http}
+    bind: 127.0.0.1
+    captureMode: NONE
+    hosts: ['./*']
+  - port: {number: 5432, protocol: TCP, name: tcp}
+    captureMode: NONE
+    hosts: ['./db.default.svc.cluster.local']
+  - port: {number: 0, protocol: HTTP, name: unix}
+    bind: unix:///run/mesh.sock
+    hosts: ['./ratings.default.svc.cluster.local']
+""",
+        )
+    )
+    listeners = mesh.sees(client, LISTENER)
+    http = listeners["127.0.0.1_9080"]
+    assert http.get("bind_to_port", True)
+    assert http["default_filter_chain"]["filters"][0]["typed_config"]["rds"] == {
+        "route_config_name": "9080",
+        "config_source": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},
+    }
+    proxy = tcp_of(listeners["127.0.0.1_5432"]["default_filter_chain"])
+    assert proxy["cluster"] == "outbound|5432||db.default.svc.cluster.local"
+    unix = listeners["unix:///run/mesh.sock"]
+    assert unix["address"] == {"pipe": {"path": "/run/mesh.sock"}}
+    assert hosts_of(mesh, client, "unix:///run/mesh.sock") == {"ratings", "allow_any"}
+
+
+def test_unknown_hosts_go_where_the_sidecar_says(mesh: Mesh, client: str) -> None:
+    mesh.apply(sidecar("strict", "{outboundTrafficPolicy: {mode: REGISTRY_ONLY}}"))
+    assert "block_all" in hosts_of(mesh, client, "9080")
+    root = mesh.sees(client, LISTENER)["virtualOutbound"]
+    assert tcp_of(root["default_filter_chain"])["cluster"] == "BlackHoleCluster"
+    mesh.apply(
+        sidecar(
+            "strict",
+            "{outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: "
+            "{host: tool.tools.svc.cluster.local, port: {number: 8000}}}}",
+        )
+    )
+    root = mesh.sees(client, LISTENER)["virtualOutbound"]
+    proxy = "outbound|8000||tool.tools.svc.cluster.local"
+    assert tcp_of(root["default_filter_chain"])["cluster"] == proxy
+    (last,) = [
+        h for h in mesh.sees(client, ROUTE)["9080"]["virtual_hosts"] if h["name"] == "allow_any"
+    ]
+    assert last["routes"][0]["route"]["cluster"] == proxy
+    mesh.graph.verify()
+
+
+def test_a_name_belongs_to_one_virtual_host(mesh: Mesh, client: str) -> None:
+    entry = """
+kind: ServiceEntry
+metadata: {name: twin}
+spec:
+  hosts: [twin.example.com]
+  addresses: [10.43.0.2]
+  resolution: STATIC
+  ports: [{number: 9080, name: http, protocol: HTTP}]
+  endpoints: [{address: 10.44.0.2}]
+"""
+    mesh.apply(entry)
+    hosts = mesh.sees(client, ROUTE)["9080"]["virtual_hosts"]
+    domains = [d for h in hosts for d in h["domains"]]
+    assert len(domains) == len(set(domains))
+    assert "10.43.0.2" in domains
+
+
+def test_envoy_accepts_what_sidecars_say(mesh: Mesh, client: str, tmp_path: Path) -> None:
+    mesh.apply(
+        sidecar(
+            "open",
+            """
+  egress:
+  - port: {number: 9080, protocol: HTTP, name: http}
+    captureMode: NONE
+    hosts: ['./*']
+  - port: {number: 0, protocol: HTTP, name: unix}
+    bind: unix:///run/mesh.sock
+    hosts: ['./*']
+  - hosts: ['*/*']
+  outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+""",
+        )
+        + pod("odd-0", "odd", "v1", "10.44.0.9")
+        + endpoints("odd", "web:7000", "odd-0=10.44.0.9")
+    )
+    accepted(mesh.protos, static_bootstrap(mesh, client), tmp_path)
