@@ -66,6 +66,7 @@ async def test_killing_the_api_loses_no_acknowledged_write(mesh: Mesh) -> None:
             except KubeError:
                 await asyncio.sleep(0.01)
 
+    mesh.kubectl("create", "namespace", "kept")
     async with Client(access_from_file(mesh.data / "kubeconfig")) as client:
         async with asyncio.TaskGroup() as group:
             for writer in range(4):
@@ -77,11 +78,11 @@ async def test_killing_the_api_loses_no_acknowledged_write(mesh: Mesh) -> None:
             wanted = len(acknowledged) + 100
             await until(lambda: len(acknowledged) >= wanted)
             stopping.set()
-        found = {item["metadata"]["name"] for item in await client.list("ConfigMap", "default")}
+        found = {item["metadata"]["name"] for item in await client.list("ConfigMap", "kept")}
     lost = set(acknowledged) - found
     print(f"{len(acknowledged)} writes acknowledged over 5 kills")
     assert lost == set()
-    mesh.kubectl("delete", "configmap", *sorted(acknowledged))
+    mesh.kubectl("delete", "namespace", "kept", "--timeout=60s")
 
 
 async def test_a_pod_that_is_deleted_is_replaced_without_failed_requests(mesh: Mesh) -> None:

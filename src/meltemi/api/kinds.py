@@ -129,6 +129,7 @@ def _kubernetes() -> tuple[Kind, ...]:
             struct=core.Service,
         ),
         kind("", "v1", "Endpoints", "endpoints", "ep"),
+        kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "pvc", sub=_STATUS),
         kind("", "v1", "ConfigMap", "configmaps", "cm", struct=core.ConfigMap),
         kind("", "v1", "Secret", "secrets", struct=core.Secret),
         kind("", "v1", "ServiceAccount", "serviceaccounts", "sa", struct=core.ServiceAccount),

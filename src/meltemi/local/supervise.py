@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,17 +23,23 @@ _INGRESS = "istio-system/istio-ingressgateway"
 
 
 def components(
-    home: Home, fds: Sequence[int], *, images: str | None, cert_lifetime: float
+    home: Home,
+    fds: Sequence[int],
+    *,
+    images: str | None,
+    cert_lifetime: float,
+    porter: int | None = None,
 ) -> tuple[Component, ...]:
-    """The three processes of the mesh, with the published sockets each one serves."""
+    """The three processes of the mesh, with the published sockets each one serves.
+
+    `porter`: the socket of the one who opens further ports outside, where there is one.
+    """
     console, ingress, api, ingress_tls = fds[:4]
     data, config = str(home.root), str(home.kubeconfig)
     ports = home.ports()
     node = [
         "--data",
         data,
-        "--kubeconfig",
-        config,
         "--publish",
         f"{ports.ingress if ports else 0}={ingress}:{_INGRESS}:80",
         "--publish",
@@ -40,6 +47,10 @@ def components(
     ]
     if images:
         node += ["--images", images]
+    node_fds = [ingress, ingress_tls]
+    if porter is not None:
+        node += ["--porter", str(porter)]
+        node_fds.append(porter)
     api_fds = (api, *fds[4:])
     return (
         Component(
@@ -72,7 +83,7 @@ def components(
             ),
             (console,),
         ),
-        Component("node", python_module("meltemi.local.node", *node), (ingress, ingress_tls)),
+        Component("node", python_module("meltemi.local.node", *node), tuple(node_fds)),
     )
 
 
@@ -85,6 +96,15 @@ def _enter(api_fd: int) -> socket.socket:
     inside = socket.create_server(("127.0.0.1", port), backlog=1024)
     inside.set_inheritable(True)
     return inside
+
+
+def _start_porter() -> socket.socket:
+    """The one who stays outside the namespaces that this process is about to enter."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = python_module("meltemi.local.porter", str(theirs.fileno()))
+    subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    theirs.close()
+    return ours
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -102,11 +122,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         environment = dict(os.environ)
         environment["PATH"] = f"{environment.get('PATH', '')}:{_SBIN}"
+        porter: socket.socket | None = None
         if os.geteuid() != 0:
+            porter = _start_porter()
             inside = _enter(fds[2])
             fds.append(inside.fileno())
             environment["MELTEMI_ROOTLESS"] = "1"
-        parts = components(home, fds, images=options.images, cert_lifetime=options.cert_lifetime)
+        parts = components(
+            home,
+            fds,
+            images=options.images,
+            cert_lifetime=options.cert_lifetime,
+            porter=porter.fileno() if porter is not None else None,
+        )
         asyncio.run(Supervisor(home, environment).run(parts))
     except SandboxError as error:
         sys.exit(str(error))

@@ -1,11 +1,12 @@
 """Which program stands in for a container image.
 
-Built-in images run a program of ours in a forked process; a user's own table (`--images FILE`)
-maps patterns to commands of the machine. The registry and the tag of an image do not matter unless
-a pattern names them.
+Built-in images run a program of ours in a forked process; a user's own tables (`meltemi image add`,
+`--images FILE`) map patterns to commands of the machine, or to built-in programs. The registry and
+the tag of an image do not matter unless a pattern names them.
 """
 
 import fnmatch
+import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,114 +14,104 @@ from pathlib import Path
 
 import msgspec
 
+from meltemi.local.images.image import Image
+from meltemi.local.images.programs import NAMES
+
 
 class BadTable(ValueError):
-    """The user's table cannot be used; the text names the file, the entry and the fix."""
+    """A user's table cannot be used; the text names the file, the entry and the fix."""
 
 
-class Image(msgspec.Struct, frozen=True):
-    """What a container of an image runs when the pod does not say otherwise."""
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One image of a user's table, as the file has it."""
 
-    command: tuple[str, ...] = ()
-    """A command of the machine, first its entry point."""
-    program: str = ""
-    """Or a built-in program."""
-    is_proxy: bool = False
-    """The proxy's image: Envoy, or the capture rules of `istio-init`."""
-    env: Mapping[str, str] = {}
-    directory: str = ""
-
-
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: tuple[str, ...] | str = ()
+    program: str = ""
     env: dict[str, str] = {}
     directory: str = ""
-
-
-_BUILT_IN: Mapping[str, Image] = {
-    "*proxyv2": Image(is_proxy=True),
-    "*examples-bookinfo-productpage-v1": Image(program="productpage"),
-    "*examples-bookinfo-details-v1": Image(program="details"),
-    "*examples-bookinfo-details-v2": Image(program="details"),
-    "*examples-bookinfo-ratings-v1": Image(program="ratings"),
-    "*examples-bookinfo-reviews-v1": Image(
-        program="reviews", env={"SERVICE_VERSION": "v1", "ENABLE_RATINGS": "false"}
-    ),
-    "*examples-bookinfo-reviews-v2": Image(
-        program="reviews",
-        env={"SERVICE_VERSION": "v2", "ENABLE_RATINGS": "true", "STAR_COLOR": "black"},
-    ),
-    "*examples-bookinfo-reviews-v3": Image(
-        program="reviews",
-        env={"SERVICE_VERSION": "v3", "ENABLE_RATINGS": "true", "STAR_COLOR": "red"},
-    ),
-    "*meltemi/traffic": Image(program="traffic"),
-    "*meltemi/echo": Image(program="echo"),
-    "*curlimages/curl": Image(program="curl"),
-    "*pstauffer/curl": Image(program="curl"),
-    "curl": Image(program="curl"),
-    "*sleep": Image(program="sleep"),
-    "*pause": Image(program="sleep"),
-    "*echo": Image(program="echo"),
-    "*echoserver": Image(program="echo"),
-    "*http-echo": Image(program="echo"),
-    "*busybox": Image(command=("/bin/sh",)),
-    "*alpine": Image(command=("/bin/sh",)),
-    "*debian": Image(command=("/bin/sh",)),
-    "*ubuntu": Image(command=("/bin/sh",)),
-}
+    user: int = 0
 
 
 class Table:
-    """Looks images up: the user's entries first, in their order, then the built-in ones."""
+    """Looks images up by pattern; the first one that matches counts."""
 
     def __init__(self, entries: Mapping[str, Image] | None = None) -> None:
-        self._entries = {**(entries or {})}
+        self.entries = {**(entries or {})}
 
     def find(self, image: str) -> Image | None:
-        for pattern, found in self._entries.items():
-            if _matches(pattern, image):
-                return found
-        for pattern, found in _BUILT_IN.items():
-            if _matches(pattern, image):
+        forms = _forms(image)
+        for pattern, found in self.entries.items():
+            if any(fnmatch.fnmatchcase(form, pattern) for form in forms):
                 return found
         return None
 
-    @classmethod
-    def from_file(cls, path: Path) -> "Table":
-        """Read `["pattern"] command = [...], env = {...}, directory = "..."`. Raises BadTable."""
+
+def read_entries(path: Path) -> dict[str, Entry]:
+    """Read `["pattern"] command = [...], env = {...}, directory = "..."`. Raises BadTable."""
+    try:
+        raw = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise BadTable(f"{path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadTable(f"{path}: {error}") from error
+    entries = {}
+    for pattern, value in raw.items():
         try:
-            raw = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise BadTable(f"{path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise BadTable(f"{path}: {error}") from error
-        entries = {}
-        for pattern, value in raw.items():
-            try:
-                entry = msgspec.convert(value, _Entry)
-            except msgspec.ValidationError as error:
-                raise BadTable(f'{path}: image "{pattern}": {error}') from error
-            entries[pattern] = _image(path, pattern, entry)
-        return cls(entries)
+            entries[pattern] = msgspec.convert(value, Entry)
+        except msgspec.ValidationError as error:
+            raise BadTable(f'{path}: image "{pattern}": {error}') from error
+        image_of(path, pattern, entries[pattern])
+    return entries
 
 
-def _image(path: Path, pattern: str, entry: _Entry) -> Image:
+def table_of(path: Path) -> Table:
+    """Raises BadTable."""
+    return Table({p: image_of(path, p, entry) for p, entry in read_entries(path).items()})
+
+
+def write_entries(path: Path, entries: Mapping[str, Entry]) -> None:
+    """Replace the file in one step."""
+    lines = ["# Written by `meltemi image`; you may edit it, the running mesh follows."]
+    for pattern, entry in entries.items():
+        lines += ["", f"[{json.dumps(pattern)}]"]
+        lines += [f"{k} = {_toml(v)}" for k, v in msgspec.to_builtins(entry).items()]
+    temporary = path.with_suffix(".new")
+    temporary.write_text("\n".join(lines) + "\n")
+    temporary.replace(path)
+
+
+def _toml(value: object) -> str:
+    """JSON's strings, numbers and arrays are TOML's, too; its objects are not."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
+
+
+def image_of(path: Path, pattern: str, entry: Entry) -> Image:
+    """An entry of the table at `path`. Raises BadTable."""
     command = ("/bin/sh", "-c", entry.command) if isinstance(entry.command, str) else entry.command
-    if not command or not command[-1]:
-        raise BadTable(f'{path}: image "{pattern}": command is missing; give a list or a string')
-    directory = os.path.join(path.parent.absolute(), entry.directory)
-    if not os.path.isdir(directory):
+    has_command = bool(command and command[-1])
+    if has_command == bool(entry.program):
+        raise BadTable(
+            f'{path}: image "{pattern}": give one of command (a list or a string) and program'
+        )
+    if entry.program and entry.program not in NAMES:
+        known = ", ".join(sorted(NAMES))
+        raise BadTable(f'{path}: image "{pattern}": program {entry.program} is not one of: {known}')
+    directory = os.path.join(path.parent.absolute(), entry.directory) if entry.directory else ""
+    if directory and not os.path.isdir(directory):
         raise BadTable(f'{path}: image "{pattern}": directory {directory} does not exist')
-    return Image(command=command, env=entry.env, directory=directory)
-
-
-def _matches(pattern: str, image: str) -> bool:
-    """Match the whole reference, or what is left of it without registry, tag and digest."""
-    return any(fnmatch.fnmatchcase(form, pattern) for form in _forms(image))
+    return Image(
+        command=command if has_command else (),
+        program=entry.program,
+        env=entry.env,
+        directory=directory,
+        user=entry.user,
+    )
 
 
 def _forms(image: str) -> Sequence[str]:
+    """The whole reference, without tag and digest, and without the registry as well."""
     untagged = image.partition("@")[0]
     head, slash, tail = untagged.rpartition("/")
     bare = head + slash + tail.partition(":")[0]

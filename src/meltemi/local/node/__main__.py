@@ -6,32 +6,38 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
+import msgspec
 from aiohttp import web
 
 from meltemi.base.clock import SystemClock
 from meltemi.kube.client import Client
-from meltemi.kube.informer import Informer
+from meltemi.kube.informer import Event, Informer
 from meltemi.kube.kubeconfig import access_from_file
 from meltemi.kube.paths import Selection
 from meltemi.local import controllers
 from meltemi.local.home import Home
-from meltemi.local.images.table import BadTable, Table
-from meltemi.local.node import names, publish, register, vips
+from meltemi.local.images.store import ImageStore
+from meltemi.local.images.table import BadTable, Table, table_of
+from meltemi.local.node import cgroups, names, publish, register, vips
 from meltemi.local.node.api import Api
+from meltemi.local.node.balancer import Balancer
+from meltemi.local.node.claims import Claims
 from meltemi.local.node.errors import NodeError, ZygoteGone
 from meltemi.local.node.events import Events
 from meltemi.local.node.machine import Machine
 from meltemi.local.node.network import Network, Subnet, nft
+from meltemi.local.node.objects import Objects
 from meltemi.local.node.pods import Pods
 from meltemi.local.node.services import ServiceTable
 from meltemi.local.node.spawn import Spawner
-from meltemi.local.node.volumes import Objects
+from meltemi.local.porter import Porter
 from meltemi.proxy.agent import Agent
 
 log = logging.getLogger("meltemi.local.node")
@@ -41,12 +47,21 @@ _CONTROL_PLANE = ("127.0.0.1", 15012)
 _QUIET = 0.01
 
 
-async def run(home: Home, images: Table, published: Sequence[publish.Published]) -> None:
+class Options(msgspec.Struct, frozen=True):
+    """What the supervisor tells the node."""
+
+    home: Home
+    images: Table
+    published: Sequence[publish.Published]
+    porter: Porter
+
+
+async def run(options: Options) -> None:
     """Run until SIGTERM."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    clock, spread = SystemClock(), random.Random()
+    home, clock = options.home, SystemClock()
     network = Network(Subnet())
     async with AsyncExitStack() as stack:
         await network.set_up()
@@ -59,6 +74,10 @@ async def run(home: Home, images: Table, published: Sequence[publish.Published])
             Agent(ca_target=f"unix:{home.xds_socket}", clock=clock, gateway_target=_CONTROL_PLANE)
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
+        groups = cgroups.find(home.root)
+        stack.callback(groups.close)
+        if groups.unlimited:
+            log.warning("limits of CPU and memory are not enforced: %s", groups.unlimited)
         machine = Machine(
             home=home,
             node_name=NODE,
@@ -66,67 +85,74 @@ async def run(home: Home, images: Table, published: Sequence[publish.Published])
             client=client,
             clock=clock,
             spawner=spawner,
-            images=images,
+            images=ImageStore(options.images, home.images),
+            cgroups=groups,
             agent=agent,
             network=network,
             events=Events(client, clock, NODE),
             objects=Objects(),
+            claims=Claims(client, home.claims),
             services=ServiceTable(),
             session=session,
         )
         try:
-            await _serve(machine, stack, published, stopping, spread)
+            await _serve(machine, stack, options, stopping)
         except* _Stopped:
             log.info("stopping")
 
 
 async def _serve(
-    machine: Machine,
-    stack: AsyncExitStack,
-    published: Sequence[publish.Published],
-    stopping: asyncio.Event,
-    spread: random.Random,
+    machine: Machine, stack: AsyncExitStack, options: Options, stopping: asyncio.Event
 ) -> None:
-    client, table = machine.client, machine.services
-    changed = asyncio.Event()
+    client, table, objects = machine.client, machine.services, machine.objects
+    spread = random.Random()
 
-    def deliver_services(events: Sequence[object]) -> None:
-        table.deliver(events)  # type: ignore[arg-type]
-        changed.set()
+    def deliver_claims(events: Sequence[Event]) -> None:
+        machine.claims.deliver(events)
+        objects.deliver(())
 
     async with asyncio.TaskGroup() as group:
         pods = Pods(machine, group)
         api = Api(machine, pods.find, pods.all)
         await _listen(machine.home.node_socket, api.application(), stack)
-        zone = names.Zone(table)
         upstream = names.upstream_servers(_resolv_conf(), machine.host_ip)
-        server = names.NameServer(zone, upstream)
+        server = names.NameServer(names.Zone(table), upstream)
+        balancer = Balancer(client, table, options.porter, machine.events)
         early = [
             Informer(client, Selection(kind), deliver, random=spread)
             for kind, deliver in (
-                ("Service", deliver_services),
-                ("EndpointSlice", deliver_services),
-                ("ConfigMap", machine.objects.deliver),
-                ("Secret", machine.objects.deliver),
+                ("Service", table.deliver),
+                ("EndpointSlice", table.deliver),
+                ("ConfigMap", objects.deliver),
+                ("Secret", objects.deliver),
+                ("PersistentVolumeClaim", deliver_claims),
             )
         ]
         tasks = [
             *(informer.run() for informer in early),
             machine.events.run(),
             server.serve(machine.host_ip),
-            _keep_vips(table, changed, machine.network.subnet),
-            *(publish.serve(p, table) for p in published),
+            _keep_vips(table, machine.network.subnet),
+            *(publish.serve(p, table) for p in options.published),
             controllers.run(client, machine.clock, NODE, spread),
             _end(stopping, machine.spawner),
         ]
         for task in tasks:
             group.create_task(task, name="node")
-        await register.register(client, NODE, machine.host_ip, machine.clock)
+        await register.register(machine)
         for informer in early:
             await informer.synced.wait()
         own = Selection("Pod", fields=f"spec.nodeName={NODE}")
         follow = Informer(client, own, pods.deliver, random=spread)
-        group.create_task(follow.run(), name="pods of the node")
+        late = (
+            follow.run(),
+            balancer.run(),
+            machine.claims.run(),
+            register.heartbeat(machine),
+            api.measure(),
+        )
+        for task in late:
+            group.create_task(task, name="node")
 
 
 class _Stopped(Exception):
@@ -155,21 +181,22 @@ async def _listen(path: Path, application: web.Application, stack: AsyncExitStac
     path.chmod(0o600)
 
 
-async def _keep_vips(table: ServiceTable, changed: asyncio.Event, subnet: Subnet) -> None:
+async def _keep_vips(table: ServiceTable, subnet: Subnet) -> None:
     """Keep the kernel's rules as the services are."""
     applied = ""
     while True:
-        await changed.wait()
-        await asyncio.sleep(_QUIET)
-        changed.clear()
+        changed = table.changed
         script = vips.ruleset(table, subnet)
-        if script == applied:
-            continue
         try:
-            await nft(script)
+            if script != applied:
+                await nft(script)
             applied = script
+            if changed is table.changed:
+                table.in_force()
         except NodeError as error:
             log.error("virtual addresses: %s", error)
+        await changed.wait()
+        await asyncio.sleep(_QUIET)
 
 
 def _resolv_conf() -> str:
@@ -184,12 +211,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--publish", action="append", default=[], type=publish.Published.parse)
-    parser.add_argument("--kubeconfig", type=Path)
+    parser.add_argument("--porter", type=int, help="Descriptor of the porter's socket.")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    porter = Porter(socket.socket(fileno=options.porter) if options.porter is not None else None)
     try:
-        table = Table.from_file(options.images) if options.images else Table()
-        asyncio.run(run(Home(options.data), table, options.publish))
+        table = table_of(options.images) if options.images else Table()
+        asyncio.run(run(Options(Home(options.data), table, options.publish, porter)))
     except (NodeError, BadTable) as error:
         sys.exit(str(error))
 

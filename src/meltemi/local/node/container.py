@@ -1,9 +1,10 @@
-"""One container: started, probed, restarted after a pause, ended."""
+"""One container: started, watched, restarted after a pause, ended."""
 
 import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,24 +13,42 @@ import msgspec
 
 from meltemi.kube.errors import KubeError
 from meltemi.local.node import probes
-from meltemi.local.node.errors import BadPod, NodeError, NotStarted, VolumeMissing
+from meltemi.local.node.errors import BadPod, ImageMissing, NodeError, NotStarted, VolumeMissing
+from meltemi.local.node.health import Health
 from meltemi.local.node.launch import joined_start
-from meltemi.local.node.logs import Log, PipeReader
+from meltemi.local.node.logs import PipeReader, tail
 from meltemi.local.node.machine import Machine
 from meltemi.local.node.podspec import Container, Handler, Pod, Probe
-from meltemi.local.node.process import Exited, Start
+from meltemi.local.node.process import NOT_STARTED, Exited, Start
 from meltemi.local.node.spawn import Process
 from meltemi.local.node.status import ContainerState, Running, Terminated, Waiting
+from meltemi.local.node.stdio import Stdio
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
-"""Seconds before a restart, doubled each time (the kubelet's)."""
+"""Seconds before a restart, doubled each time; the first restart comes at once (the kubelet's)."""
 _CALM = 600.0
 """Seconds of running well after which the pause starts over."""
+_API_PAUSE = 1.0
+"""Seconds before what the API would not answer is asked again."""
+_LEAST_GRACE = 2.0
+"""Seconds a container has after its hook has used up the grace period."""
+_MOST_SAID = 4096
+"""Bytes of a termination message."""
+_HOOK_LIMIT = 3600
 
 Prepare = Callable[[], Awaitable[Start]]
 """Makes everything ready for a start; raises NodeError, KubeError."""
+
+
+class Paths(msgspec.Struct, frozen=True):
+    """Where a container's traces are."""
+
+    logs: Path
+    """A directory with a log for each run, named by its number."""
+    message: Path
+    """The file behind `terminationMessagePath`."""
 
 
 class Runner:
@@ -41,27 +60,29 @@ class Runner:
         pod: Pod,
         container: Container,
         *,
-        ip: Callable[[], str],
-        logs: Path,
+        paths: Paths,
         prepare: Prepare,
         changed: Callable[[], None],
         policy: str,
+        before: ContainerState,
+        ip: Callable[[], str],
     ) -> None:
         """`policy`: Always, OnFailure or Never. `changed` is called at every change of state."""
         self._machine = machine
         self._pod = pod
         self.container = container
-        self._logs = logs
+        self._paths = paths
         self._prepare = prepare
         self._changed = changed
         self._policy = policy
         self._ip = ip
         self._process: Process | None = None
         self._start: Start | None = None
+        self._health: Health | None = None
         self._stopping = asyncio.Event()
-        self._unhealthy = ""
-        self.state = ContainerState()
-        self.log: Log | None = None
+        self.state = before
+        self.stdio: Stdio | None = None
+        """The streams of the present run."""
         self.started = asyncio.Event()
         """Set once the container runs and its startup probe, if any, has succeeded."""
         self.ended = asyncio.Event()
@@ -74,49 +95,52 @@ class Runner:
         return self._process.pid if running and self._process is not None else 0
 
     def log_path(self, *, previous: bool = False) -> Path:
-        """The log of the present run, or of the one before."""
-        return self._logs / f"{max(0, self.state.restarts - (1 if previous else 0))}.log"
+        """The log of the present or last run, or of the one before."""
+        return self._paths.logs / f"{self.state.restarts - (1 if previous else 0)}.log"
+
+    async def has_started(self) -> None:
+        """Return when it has started, or will not start again."""
+        await first_of(self.started, self.ended)
+
+    def restart_anew(self) -> None:
+        """Run it again although an earlier node has seen it end: the pod starts over."""
+        if isinstance(self.state.state, Terminated):
+            self._set(state=Waiting("PodInitializing"), is_ready=False)
+
+    def awaits_creation(self) -> None:
+        """Its turn has come."""
+        if isinstance(self.state.state, Waiting):
+            self._set(state=Waiting("ContainerCreating"))
 
     async def run(self) -> None:
         """Start and restart until the policy or `stop` ends it."""
         pause = 0.0
+        state = self.state.state
+        wants_start = not isinstance(state, Terminated) or self._wants_restart(state.code)
         try:
-            while not self._stopping.is_set():
+            while wants_start and not self._stopping.is_set():
                 began = self._machine.clock.monotonic()
-                code = await self._once()
-                if self._stopping.is_set() or not self._wants_restart(code):
-                    return
+                failure = await self._once()
+                if isinstance(failure, VolumeMissing | KubeError):
+                    await self._wait_for_objects(failure)
+                    continue
                 if self._machine.clock.monotonic() - began > _CALM:
                     pause = 0.0
-                if pause:
-                    await self._back_off(pause)
+                state = self.state.state
+                wants_start = not isinstance(state, Terminated) or self._wants_restart(state.code)
+                if wants_start and (pause or failure is not None):
+                    await self._back_off(max(pause, _FIRST_PAUSE), failure)
                 pause = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-                if code is not None and not self._stopping.is_set():
-                    self._set(restarts=self.state.restarts + 1)
         finally:
             self.ended.set()
 
     async def stop(self, grace: float) -> None:
         """End it: hook, SIGTERM, and after `grace` seconds SIGKILL. Returns when it has ended."""
         self._stopping.set()
-        self._set(is_ready=False)
-        process = self._process
-        if process is None:
-            return
-        deadline = self._machine.clock.monotonic() + grace
-        hook = self.container.lifecycle.pre_stop
-        if hook is not None and not process.exit.done():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await self._handle(hook)
-        process.kill(signal.SIGTERM)
-        left = max(deadline - self._machine.clock.monotonic(), 2.0 if hook else 0.0)
-        try:
-            async with asyncio.timeout(left):
-                await process.wait()
-        except TimeoutError:
-            process.kill(signal.SIGKILL)
-            await process.wait()
+        if self._health is not None:
+            self._health.is_ending = True
+        if self._process is not None:
+            await self._terminate(self._process, grace)
 
     def kill(self) -> None:
         """End it at once."""
@@ -161,173 +185,213 @@ class Runner:
                 if fd >= 0:
                     os.close(fd)
 
-    async def _once(self) -> int | None:
-        """One run; the exit code, or None when it could not start."""
+    async def _once(self) -> Exception | None:
+        """One run to its end; why it could not even be prepared, if so."""
+        since = self._machine.stamp()
         try:
             start = await self._prepare()
-            process = await self._spawn(start)
         except (NodeError, KubeError) as error:
-            self._failed(error)
+            self._refused(error)
+            return error
+        self._begin_run()
+        try:
+            process = await self._spawn(start)
+        except NotStarted as error:
+            self._tell("Failed", f"Error: {error}", is_warning=True)
+            self._end_run(Exited(0, NOT_STARTED), since, reason="StartError", message=str(error))
             return None
         self._start, self._process = start, process
-        self._set(
-            state=Running(self._machine.stamp()),
-            is_started=self.container.startup_probe is None,
-            is_ready=self.container.startup_probe is None
-            and self.container.readiness_probe is None,
-        )
         self._tell("Started", f"Started container {self.container.name}")
-        if self.state.is_started:
-            self.started.set()
-        watching = asyncio.create_task(self._watch(), name=f"probes of {self.container.name}")
+        caring = asyncio.create_task(self._care(process, since), name=f"care of {self._name}")
         try:
             ended = await process.wait()
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-        self._record(ended)
-        return ended.code
+            caring.cancel()
+            [failure] = await asyncio.gather(caring, return_exceptions=True)
+            if isinstance(failure, Exception):
+                log.error("care of %s failed", self._name, exc_info=failure)
+        self._end_run(ended, since)
+        return None
+
+    @property
+    def _name(self) -> str:
+        meta = self._pod.metadata
+        return f"{meta.namespace}/{meta.name} {self.container.name}"
+
+    def _begin_run(self) -> None:
+        restarts = self.state.restarts + (1 if self.state.last is not None else 0)
+        self.state = msgspec.structs.replace(
+            self.state, restarts=restarts, process_id=secrets.token_hex(32)
+        )
+        self._tell("Created", f"Created container: {self.container.name}")
+        self._paths.message.parent.mkdir(parents=True, exist_ok=True)
+        self._paths.message.write_bytes(b"")
+        self._paths.message.chmod(0o666)
+        for number in range(max(0, restarts - 2), restarts - 1):
+            for old in self._paths.logs.glob(f"{number}.log*"):
+                old.unlink(missing_ok=True)
 
     async def _spawn(self, start: Start) -> Process:
-        path = self.log_path()
-        self.log = Log(path, self._machine.clock)
-        read, write = os.pipe2(os.O_CLOEXEC)
-        nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        reader = PipeReader(read, self.log.feed)
+        """Raises NotStarted."""
+        stdio = Stdio(self.container, self.log_path(), self._machine.clock)
         try:
-            process = await self._machine.spawner.start(start, (nothing, write, write))
+            process = await self._machine.spawner.start(start, stdio.given)
         except NotStarted:
-            reader.close()
-            self.log.close()
+            stdio.abandon()
             raise
         finally:
-            os.close(write)
-            os.close(nothing)
-        done = asyncio.create_task(_close_after(process, reader, self.log), name="log end")
-        process.exit.add_done_callback(lambda _: done.done())
+            stdio.release()
+        self.stdio = stdio
+        finishing = asyncio.create_task(stdio.finish(process), name="log end")
+        process.exit.add_done_callback(lambda _: finishing.done())
         return process
 
-    def _failed(self, error: Exception) -> None:
-        """It could not start: say why, in the terms that `kubectl get pods` shows."""
-        message = str(error)
-        if isinstance(error, VolumeMissing | BadPod):
-            reason, event = "CreateContainerConfigError", "Failed"
-        elif "no image" in message:
-            reason, event = "ErrImagePull", "Failed"
-        else:
-            reason, event = "CreateContainerError", "Failed"
-        self._set(state=Waiting(reason, message), is_ready=False, is_started=False)
-        self._tell(event, f"Error: {message}", is_warning=True)
+    async def _care(self, process: Process, since: str) -> None:
+        """Hook and probes of one run; cancelled at its end."""
+        hook = self.container.lifecycle.post_start
+        if hook is not None:
+            failure = await self._handle(hook)
+            if failure:
+                message = f"postStart hook failed: {failure}"
+                self._tell("FailedPostStartHook", message, is_warning=True)
+                self._tell("Killing", f"{message}; container {self.container.name} is restarted")
+                await self._terminate(process, self._grace)
+                return
+        self._set(state=Running(since))
+        prober = probes.Prober(self._ip(), self._machine.session)
+        self._health = Health(
+            self.container,
+            lambda probe: prober.ask(probe, self.container, self.command),
+            started=self._has_started,
+            ready=lambda good: self._set(is_ready=good),
+            failed=self._probe_failed,
+            now=self._machine.clock.monotonic,
+        )
+        illness = await self._health.watch()
+        message = f"Container {self.container.name} failed {illness.probe.lower()} probe"
+        self._tell("Killing", f"{message}, will be restarted")
+        await self._terminate(process, self._grace if illness.grace is None else illness.grace)
 
-    def _record(self, ended: Exited) -> None:
-        since = self.state.state.since if isinstance(self.state.state, Running) else ""
-        reason = "Completed" if ended.code == 0 else "Error"
+    @property
+    def _grace(self) -> float:
+        return float(self._pod.spec.termination_grace_period_seconds)
+
+    def _has_started(self) -> None:
+        self._set(is_started=True)
+        self.started.set()
+
+    def _probe_failed(self, which: str, answer: str) -> None:
+        self._tell("Unhealthy", f"{which} probe failed: {answer}", is_warning=True)
+
+    async def _terminate(self, process: Process, grace: float) -> None:
+        """preStop hook, SIGTERM, SIGKILL; returns when the process has ended."""
+        deadline = self._machine.clock.monotonic() + grace
+        hook = self.container.lifecycle.pre_stop
+        if hook is not None and not process.exit.done():
+            failure = "it took longer than the grace period"
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    failure = await self._handle(hook)
+            if failure:
+                self._tell("FailedPreStopHook", f"preStop hook failed: {failure}", is_warning=True)
+        process.kill(signal.SIGTERM)
+        left = max(deadline - self._machine.clock.monotonic(), _LEAST_GRACE if hook else 0.0)
+        try:
+            async with asyncio.timeout(left):
+                await process.wait()
+        except TimeoutError:
+            process.kill(signal.SIGKILL)
+            await process.wait()
+
+    async def _handle(self, hook: Handler) -> str:
+        """Run a lifecycle hook; what went wrong, or nothing."""
+        if hook.sleep is not None:
+            await asyncio.sleep(hook.sleep.seconds)
+            return ""
+        probe = Probe(
+            http_get=hook.http_get,
+            tcp_socket=hook.tcp_socket,
+            exec=hook.exec,
+            timeout_seconds=_HOOK_LIMIT,
+        )
+        prober = probes.Prober(self._ip(), self._machine.session)
+        verdict = await prober.ask(probe, self.container, self.command)
+        return "" if verdict.is_good else verdict.reason or "it answered badly"
+
+    def _refused(self, error: Exception) -> None:
+        """It could not be prepared: say why, in the terms that `kubectl get pods` shows."""
+        message = str(error)
+        reason = "CreateContainerError"
+        if isinstance(error, ImageMissing):
+            self._tell("Failed", f"Failed to pull image: {message}", is_warning=True)
+            is_never = self.container.image_pull_policy == "Never"
+            reason = "ErrImageNeverPull" if is_never else "ErrImagePull"
+        elif isinstance(error, VolumeMissing | BadPod):
+            reason = "CreateContainerConfigError"
+        if isinstance(error, KubeError):
+            log.warning("%s: %s; trying again", self._name, error)
+        elif self.state.state != Waiting(reason, message):
+            shown = reason if isinstance(error, ImageMissing) else message
+            self._tell("Failed", f"Error: {shown}", is_warning=True)
+        self._set(state=Waiting(reason, message), is_ready=False, is_started=False)
+
+    async def _wait_for_objects(self, failure: Exception) -> None:
+        """What is missing may appear with any change of the objects."""
+        limit = _API_PAUSE if isinstance(failure, KubeError) else _FIRST_PAUSE
+        await self._pause(limit, self._machine.objects.changed)
+
+    def _end_run(self, ended: Exited, since: str, *, reason: str = "", message: str = "") -> None:
+        is_killed = ended.signal == signal.SIGKILL and self._machine.cgroups.ran_out_of_memory(
+            self._pod.metadata.uid, self.container.name
+        )
+        reason = reason or ("OOMKilled" if is_killed else "Error" if ended.code else "Completed")
         terminated = Terminated(
             code=ended.code,
             reason=reason,
             signal=ended.signal,
             since=since,
             until=self._machine.stamp(),
-            message=self._unhealthy,
+            message=message or self._last_words(ended.code),
         )
-        self._unhealthy = ""
-        self._process = None
+        self._process = self._health = None
         self.started.clear()
-        self._set(state=terminated, last=terminated, is_ready=False, is_started=False)
+        is_done = self.container in self._pod.spec.init_containers and ended.code == 0
+        self._set(state=terminated, last=terminated, is_ready=is_done, is_started=False)
 
-    def _wants_restart(self, code: int | None) -> bool:
-        if code is None:
-            return True
+    def _last_words(self, code: int) -> str:
+        """The termination message: the container's file, or the end of its log."""
+        with contextlib.suppress(OSError), self._paths.message.open("rb") as file:
+            said = file.read(_MOST_SAID)
+            if said:
+                return said.decode(errors="replace")
+        if code and self.container.termination_message_policy == "FallbackToLogsOnError":
+            return tail(self.log_path(), lines=80, most=2048)
+        return ""
+
+    def _wants_restart(self, code: int) -> bool:
         return self._policy == "Always" or (self._policy == "OnFailure" and code != 0)
 
-    async def _back_off(self, pause: float) -> None:
+    async def _back_off(self, pause: float, failure: Exception | None) -> None:
         name, pod = self.container.name, self._pod.metadata
-        if not isinstance(self.state.state, Waiting):
+        if isinstance(failure, ImageMissing):
+            message = f'Back-off pulling image "{self.container.image}": {failure}'
+            self._set(state=Waiting("ImagePullBackOff", message))
+            self._tell("BackOff", f'Back-off pulling image "{self.container.image}"')
+            await self._pause(pause, self._machine.images.changed)
+            return
+        if failure is None:
             message = (
                 f"back-off {pause:g}s restarting failed container={name} "
                 f"pod={pod.name}_{pod.namespace}({pod.uid})"
             )
             self._set(state=Waiting("CrashLoopBackOff", message))
-            self._tell("BackOff", f"Back-off restarting failed container {name}", is_warning=True)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause):
-                await self._stopping.wait()
+            said = f"Back-off restarting failed container {name} in pod {pod.name}"
+            self._tell("BackOff", said, is_warning=True)
+        await self._pause(pause)
 
-    async def _watch(self) -> None:
-        """Hooks and probes of one run; cancelled at its end."""
-        container = self.container
-        hook = container.lifecycle.post_start
-        if hook is not None:
-            await self._handle(hook)
-        async with asyncio.TaskGroup() as group:
-            if container.startup_probe is not None:
-                watch = self._probe(container.startup_probe, self._startup, is_eager=True)
-                group.create_task(watch, name="startup probe")
-                await self.started.wait()
-            if container.liveness_probe is not None:
-                watch = self._probe(container.liveness_probe, self._liveness, is_eager=False)
-                group.create_task(watch, name="liveness probe")
-            if container.readiness_probe is not None:
-                watch = self._probe(container.readiness_probe, self._readiness, is_eager=True)
-                group.create_task(watch, name="readiness probe")
-
-    async def _probe(
-        self, probe: Probe, changed: Callable[[bool, str], None], *, is_eager: bool
-    ) -> None:
-        prober = probes.Prober(self._ip(), self._machine.session)
-
-        async def ask() -> probes.Verdict:
-            return await prober.ask(probe, self.container, self.command)
-
-        await probes.watch(
-            probe,
-            ask,
-            is_eager=is_eager,
-            changed=changed,
-            now=self._machine.clock.monotonic,
-        )
-
-    def _startup(self, good: bool, reason: str) -> None:
-        if good:
-            self._set(is_started=True, is_ready=self.container.readiness_probe is None)
-            self.started.set()
-        elif not self.state.is_started:
-            self._not_healthy("Startup", reason)
-
-    def _liveness(self, good: bool, reason: str) -> None:
-        if not good:
-            self._not_healthy("Liveness", reason)
-
-    def _readiness(self, good: bool, reason: str) -> None:
-        if not good:
-            self._tell("Unhealthy", f"Readiness probe failed: {reason}", is_warning=True)
-        if not self._stopping.is_set():
-            self._set(is_ready=good)
-
-    def _not_healthy(self, which: str, reason: str) -> None:
-        """The container is ended for its own good; `run` starts it again."""
-        self._unhealthy = f"{which} probe failed: {reason}"
-        self._tell("Unhealthy", self._unhealthy, is_warning=True)
-        self._tell("Killing", f"Container {self.container.name} failed {which.lower()} probe, "
-                   "will be restarted")  # fmt: skip
-        process = self._process
-        if process is not None:
-            process.kill(signal.SIGTERM)
-            grace = float(self._pod.spec.termination_grace_period_seconds)
-            asyncio.get_running_loop().call_later(grace, process.kill, signal.SIGKILL)
-
-    async def _handle(self, hook: Handler) -> None:
-        """Run a lifecycle hook; what it does wrong is told, and nothing else."""
-        probe = Probe(
-            http_get=hook.http_get, tcp_socket=hook.tcp_socket, exec=hook.exec, timeout_seconds=3600
-        )
-        if hook.sleep is not None:
-            await asyncio.sleep(hook.sleep.seconds)
-            return
-        prober = probes.Prober(self._ip(), self._machine.session)
-        verdict = await prober.ask(probe, self.container, self.command)
-        if not verdict.is_good:
-            self._tell("FailedHook", f"lifecycle hook failed: {verdict.reason}", is_warning=True)
+    async def _pause(self, seconds: float, earlier: asyncio.Event | None = None) -> None:
+        """Wait; not longer than until the container is to stop, or an event."""
+        await first_of(self._stopping, earlier or self._stopping, seconds)
 
     def _set(self, **changes: object) -> None:
         state = msgspec.structs.replace(self.state, **changes)
@@ -341,11 +405,11 @@ class Runner:
         )
 
 
-async def _close_after(process: Process, reader: PipeReader, output: Log) -> None:
-    """Close the log once the process has ended and its pipe is empty, or soon after."""
-    await process.wait()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1.0):
-            await reader.ended.wait()
-    reader.close()
-    output.close()
+async def first_of(one: asyncio.Event, other: asyncio.Event, seconds: float | None = None) -> None:
+    """Wait for either event, so long at most."""
+    waits = [asyncio.create_task(event.wait(), name="wait") for event in (one, other)]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

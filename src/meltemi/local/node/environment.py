@@ -41,12 +41,12 @@ def field(pod: Pod, path: str, facts: Mapping[str, str]) -> str:
         source = meta.labels if path.endswith("labels") else meta.annotations
         return "\n".join(f'{key}="{_escaped(value)}"' for key, value in sorted(source.items()))
     values = {
+        **facts,
         "metadata.name": meta.name,
         "metadata.namespace": meta.namespace,
         "metadata.uid": meta.uid,
         "spec.nodeName": pod.spec.node_name,
         "spec.serviceAccountName": pod.spec.service_account_name,
-        **facts,
     }
     if path not in values:
         raise BadPod(f"fieldRef.fieldPath {path}: there is no such field")
@@ -74,6 +74,10 @@ class Environment:
         self._config_map = config_map
         self._secret = secret
         self._services = services
+
+    def field(self, pod: Pod, path: str) -> str:
+        """The value of a fieldRef in the pod as it is now. Raises BadPod."""
+        return field(pod, path, self._facts)
 
     def of(self, container: Container, defaults: Mapping[str, str]) -> dict[str, str]:
         """All variables. Raises VolumeMissing when a reference is not there yet, BadPod."""
@@ -137,8 +141,11 @@ class Environment:
         if found is None:
             raise BadPod(f"resourceFieldRef.containerName {named}: no such container")
         side, _, name = ref.resource.partition(".")
-        table = found.resources.limits if side == "limits" else found.resources.requests
-        amount = table.get(name, 0)
+        limits, requests = found.resources.limits, found.resources.requests
+        amount: str | int | float = requests.get(name, limits.get(name, 0))
+        if side == "limits":
+            # Without a limit a container may use the whole machine.
+            amount = limits.get(name, self._facts.get(f"capacity.{name}", "0"))
         divided = quantity(str(amount)) / (quantity(str(ref.divisor)) or 1)
         return str(-int(-divided // 1))
 

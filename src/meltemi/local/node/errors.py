@@ -5,6 +5,7 @@ NodeError
 ├── NetworkFailed  a network namespace, a link or rules could not be made
 ├── VolumeMissing  something a volume or variable needs is not there (yet)
 └── BadPod         the pod asks for what cannot be; its text names the field
+    └── ImageMissing   no program stands in for a container's image
 """
 
 
@@ -29,4 +30,8 @@ class VolumeMissing(NodeError):
 
 
 class BadPod(NodeError):
+    pass
+
+
+class ImageMissing(BadPod):
     pass

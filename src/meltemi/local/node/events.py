@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Protocol
 
 import msgspec
 
@@ -23,6 +24,18 @@ class _Happening(msgspec.Struct, frozen=True):
     kind: str
     reason: str
     message: str
+    about: str = "Pod"
+
+
+class Named(Protocol):
+    """What an event is about."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
 
 
 class Events:
@@ -36,6 +49,15 @@ class Events:
         self._seen: dict[_Happening, tuple[JsonObject, int]] = {}
         self._number = 0
 
+    def tell_of(
+        self, kind: str, meta: Named, reason: str, message: str, *, is_warning: bool = False
+    ) -> None:
+        """Queue an event about another object."""
+        level = "Warning" if is_warning else "Normal"
+        self._put(
+            _Happening(meta.namespace, meta.name, meta.uid, "", level, reason, message, about=kind)
+        )
+
     def tell(
         self, pod: Pod, reason: str, message: str, *, container: str = "", is_warning: bool = False
     ) -> None:
@@ -43,7 +65,9 @@ class Events:
         meta = pod.metadata
         field = f"spec.containers{{{container}}}" if container else ""
         kind = "Warning" if is_warning else "Normal"
-        happening = _Happening(meta.namespace, meta.name, meta.uid, field, kind, reason, message)
+        self._put(_Happening(meta.namespace, meta.name, meta.uid, field, kind, reason, message))
+
+    def _put(self, happening: _Happening) -> None:
         if not self._queue.full():
             self._queue.put_nowait(happening)
 
@@ -68,7 +92,7 @@ class Events:
         name = f"{happening.name}.{int(self._clock.now().timestamp() * 1000):x}{self._number:x}"
         reference = {
             "apiVersion": "v1",
-            "kind": "Pod",
+            "kind": happening.about,
             "name": happening.name,
             "namespace": happening.namespace,
             "uid": happening.uid,

@@ -1,81 +1,51 @@
 """From a container of a pod to the process that runs it: pure, but for looking at directories."""
 
 import os
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from meltemi.local.images.table import Image
-from meltemi.local.node.environment import expand
+from meltemi.local.images.image import Image
+from meltemi.local.node.cgroups import Wanted
+from meltemi.local.node.environment import PATH, expand, quantity
 from meltemi.local.node.errors import BadPod
+from meltemi.local.node.etc import etc_files, hostname_of
 from meltemi.local.node.machine import DEFAULT_CAPABILITIES, NET_ADMIN, PROXY_USER, Machine
-from meltemi.local.node.names import hosts_file, pod_resolv_conf
 from meltemi.local.node.network import Link
 from meltemi.local.node.podspec import Container, Pod, SecurityContext
 from meltemi.local.node.process import Mount, Root, Start
-from meltemi.local.node.volumes import Volumes
+from meltemi.local.node.volumes import Owner, Volumes
 from meltemi.proxy.spec import Launch
 
 ENVOY = "/usr/local/bin/envoy"
 """Where a proxy's container sees the binary, wherever the machine has it."""
+NOBODY = 65532
+"""The user of a container that must not run as root and does not say as whom."""
 
-_CAPABILITY = {
-    name: number
-    for number, name in enumerate(
-        [
-            "CHOWN",
-            "DAC_OVERRIDE",
-            "DAC_READ_SEARCH",
-            "FOWNER",
-            "FSETID",
-            "KILL",
-            "SETGID",
-            "SETUID",
-            "SETPCAP",
-            "LINUX_IMMUTABLE",
-            "NET_BIND_SERVICE",
-            "NET_BROADCAST",
-            "NET_ADMIN",
-            "NET_RAW",
-            "IPC_LOCK",
-            "IPC_OWNER",
-            "SYS_MODULE",
-            "SYS_RAWIO",
-            "SYS_CHROOT",
-            "SYS_PTRACE",
-            "SYS_PACCT",
-            "SYS_ADMIN",
-            "SYS_BOOT",
-            "SYS_NICE",
-            "SYS_RESOURCE",
-            "SYS_TIME",
-            "SYS_TTY_CONFIG",
-            "MKNOD",
-            "LEASE",
-            "AUDIT_WRITE",
-            "AUDIT_CONTROL",
-            "SETFCAP",
-            "MAC_OVERRIDE",
-            "MAC_ADMIN",
-            "SYSLOG",
-            "WAKE_ALARM",
-            "BLOCK_SUSPEND",
-            "AUDIT_READ",
-            "PERFMON",
-            "BPF",
-            "CHECKPOINT_RESTORE",
-        ]
-    )
-}
+_CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP "
+    "LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER "
+    "SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE "
+    "SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
+    "MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF "
+    "CHECKPOINT_RESTORE"
+)
+"""In the order of their numbers."""
+_CAPABILITY = {name: number for number, name in enumerate(_CAPABILITIES.split())}
 
 
 class Place(msgspec.Struct, frozen=True):
     """Where a pod is on the machine."""
 
     link: Link
-    hostname: str
     directory: Path
+
+    def message(self, container: str) -> Path:
+        """The file behind a container's `terminationMessagePath`."""
+        return self.directory / "messages" / container
 
 
 def app_start(
@@ -89,28 +59,15 @@ def app_start(
     place: Place,
 ) -> Start:
     """The process of an application container. Raises BadPod."""
-    command = tuple(expand(part, env) for part in container.command)
-    args = tuple(expand(part, env) for part in container.args)
-    program, argv = "", command + args
-    if not command:
-        program, argv = image.program, (args or image.command[1:])
-        if not program:
-            argv = (*image.command[:1], *argv)
-        elif not args:
-            argv = ()
+    program, argv = _command(container, image, env)
     context = _merged(pod.spec.security_context, container.security_context)
-    uid, gid = (context.run_as_user or 0, context.run_as_group or 0)
-    if context.run_as_non_root and not uid:
-        raise BadPod(f"container {container.name}: runAsNonRoot is set, but runAsUser is not")
-    if not machine.is_root:
-        uid = gid = 0
-    groups = context.supplemental_groups
-    if context.fs_group is not None:
-        groups = (*groups, context.fs_group)
+    uid, gid, groups = _user(machine, container, context, image)
+    tools = {name: tool for name, tool in image.tools.items() if not _has_machine(name)}
     return Start(
         id=0,
         argv=argv,
         program=program,
+        programs=tools,
         env=env,
         cwd=container.working_dir or image.directory or "/",
         uid=uid,
@@ -118,16 +75,78 @@ def app_start(
         groups=groups,
         capabilities=_capabilities(context),
         no_new_privileges=context.allow_privilege_escalation is False,
-        network=place.link.path if not pod.spec.host_network else "",
-        hostname=place.hostname,
+        network=place.link.path,
+        hostname=hostname_of(pod),
+        cgroups=machine.cgroups.make(pod.metadata.uid, container.name, _limits(container)),
         root=Root(
             layer=str(place.directory / "layers" / container.name),
-            files=_files(machine, pod, place),
-            mounts=_mounts(container, volumes),
+            files=etc_files(pod, place.link.ip, machine.host_ip),
+            executables={f"/usr/bin/{name}": _shim(tool) for name, tool in tools.items()},
+            mounts=(
+                *_mounts(container, volumes, env),
+                Mount(str(place.message(container.name)), container.termination_message_path),
+            ),
             hidden=(str(machine.home.root),),
             readonly=context.read_only_root_filesystem,
         ),
     )
+
+
+def _command(
+    container: Container, image: Image, env: Mapping[str, str]
+) -> tuple[str, tuple[str, ...]]:
+    """(built-in program or nothing, arguments) by the rules of ENTRYPOINT and CMD."""
+    command = tuple(expand(part, env) for part in container.command)
+    args = tuple(expand(part, env) for part in container.args)
+    if command:
+        return "", command + args
+    if image.program:
+        return image.program, args or image.arguments
+    if args:
+        return "", (*image.command[:1], *args)
+    return "", image.command
+
+
+def _user(
+    machine: Machine, container: Container, context: SecurityContext, image: Image
+) -> tuple[int, int, tuple[int, ...]]:
+    """(user, group, further groups). Raises BadPod."""
+    uid, gid = context.run_as_user, context.run_as_group or 0
+    if context.run_as_non_root:
+        if uid == 0:
+            raise BadPod(f"container {container.name}: runAsNonRoot is set, and runAsUser is 0")
+        uid = uid or image.user or NOBODY
+    groups = context.supplemental_groups
+    if context.fs_group is not None:
+        groups = (*groups, context.fs_group)
+    # One user is all that a user namespace has.
+    return (uid or 0, gid, groups) if machine.is_root else (0, 0, ())
+
+
+def pod_owner(machine: Machine, pod: Pod) -> Owner:
+    """Whom a pod's volumes belong to."""
+    if not machine.is_root:
+        return Owner(0, None)
+    shared = pod.spec.security_context
+    contexts = [_merged(shared, c.security_context) for c in pod.spec.containers]
+    users = {c.run_as_user or (NOBODY if c.run_as_non_root else 0) for c in contexts}
+    return Owner(users.pop() if len(users) == 1 else None, shared.fs_group)
+
+
+def _limits(container: Container) -> Wanted:
+    limits, requests = container.resources.limits, container.resources.requests
+    cpu, memory = str(limits.get("cpu", 0)), str(limits.get("memory", 0))
+    request = str(requests.get("cpu", cpu))
+    return Wanted(int(quantity(memory)), quantity(cpu), quantity(request))
+
+
+def _has_machine(name: str) -> bool:
+    return shutil.which(name, path=PATH) is not None
+
+
+def _shim(program: str) -> str:
+    """What a shell in the container finds under a built-in program's name."""
+    return f'#!/bin/sh\nexec {sys.executable} -m meltemi.local.images.programs {program} "$@"\n'
 
 
 def proxy_start(
@@ -153,10 +172,11 @@ def proxy_start(
         capabilities=() if machine.is_root else (NET_ADMIN,),
         no_new_privileges=True,
         network=place.link.path,
-        hostname=place.hostname,
+        hostname=hostname_of(pod),
+        cgroups=machine.cgroups.make(pod.metadata.uid, container.name, _limits(container)),
         root=Root(
             layer=str(place.directory / "layers" / container.name),
-            files=_files(machine, pod, place),
+            files=etc_files(pod, place.link.ip, machine.host_ip),
             mounts=(
                 Mount(xds, xds, readonly=True),
                 Mount(str(directory), str(directory)),
@@ -203,33 +223,13 @@ def _capabilities(context: SecurityContext) -> tuple[int, ...]:
     return tuple(sorted(kept))
 
 
-def _files(machine: Machine, pod: Pod, place: Place) -> dict[str, str]:
-    spec, meta = pod.spec, pod.metadata
-    aliases = {alias.ip: alias.hostnames for alias in spec.host_aliases}
-    names = [place.hostname]
-    if spec.subdomain:
-        names.insert(0, f"{place.hostname}.{spec.subdomain}.{meta.namespace}.svc.cluster.local")
-    files = {
-        "/etc/hostname": f"{place.hostname}\n",
-        "/etc/hosts": hosts_file({place.link.ip: names, **aliases}),
-    }
-    if spec.dns_policy != "Default":
-        base = pod_resolv_conf(meta.namespace, machine.host_ip) if spec.dns_policy != "None" else ""
-        extra = [f"nameserver {server}" for server in spec.dns_config.nameservers]
-        if spec.dns_config.searches:
-            extra.append(f"search {' '.join(spec.dns_config.searches)}")
-        for option in spec.dns_config.options:
-            tail = f":{option.value}" if option.value is not None else ""
-            extra.append(f"options {option.name}{tail}")
-        files["/etc/resolv.conf"] = base + "".join(f"{line}\n" for line in extra)
-    return files
-
-
-def _mounts(container: Container, volumes: Volumes) -> tuple[Mount, ...]:
-    return tuple(
-        Mount(str(volumes.source(container, m.name, m.sub_path)), m.mount_path, m.read_only)
-        for m in container.volume_mounts
-    )
+def _mounts(container: Container, volumes: Volumes, env: Mapping[str, str]) -> tuple[Mount, ...]:
+    found = []
+    for mount in container.volume_mounts:
+        sub_path = expand(mount.sub_path_expr, env) or mount.sub_path
+        source = volumes.mount(container, mount, sub_path)
+        found.append(Mount(str(source), mount.mount_path, mount.read_only))
+    return tuple(found)
 
 
 def _closed(path: Path) -> str:

@@ -40,6 +40,7 @@ class Log:
         self._partial = b""
         self._grown = asyncio.Event()
         self.is_closed = False
+        self.rotations = 0
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they come from the container."""
@@ -85,27 +86,29 @@ class Log:
         self.path.with_suffix(f".log.{_KEPT + 1}").unlink(missing_ok=True)
         self.path.replace(self.path.with_suffix(".log.1"))
         self._file = self.path.open("ab", buffering=0)
+        self.rotations += 1
 
-    async def grown(self) -> None:
-        await self._grown.wait()
+    def next_growth(self) -> asyncio.Event:
+        """Set at the next write; take it before reading, wait on it after."""
+        return self._grown
 
 
 async def read(path: Path, query: LogQuery, live: Log | None) -> AsyncIterator[bytes]:
-    """The wanted lines; with `follow` and a live log, also those to come.
+    """The wanted lines; with `follow` and a live log, also those to come, over rotations.
 
     Yields blocks of whole lines. Raises FileNotFoundError when there is no log.
     """
     left = query.limit
-    with path.open("rb") as file:
+    file = path.open("rb")
+    try:
+        rotations = live.rotations if live is not None else 0
         os.lseek(file.fileno(), _start(file.fileno(), query.tail), os.SEEK_SET)
         pending = b""
         while True:
-            waiter = live.grown if live is not None and not live.is_closed else None
-            event = asyncio.ensure_future(waiter()) if waiter and query.follow else None
+            waits = live is not None and not live.is_closed and query.follow
+            grown = live.next_growth() if live is not None and waits else None
             data = file.read(1 << 20)
             if data:
-                if event is not None:
-                    event.cancel()
                 lines = (pending + data).split(b"\n")
                 pending = lines.pop()
                 block = _shown(lines, query)
@@ -115,11 +118,25 @@ async def read(path: Path, query: LogQuery, live: Log | None) -> AsyncIterator[b
                     yield block
                 if left == 0:
                     return
-                continue
-            if event is None:
+            elif live is not None and live.rotations != rotations:
+                rotations = live.rotations
+                file.close()
+                file = path.open("rb")
+            elif grown is None:
                 return
-            with contextlib.suppress(asyncio.CancelledError):
-                await event
+            else:
+                await grown.wait()
+    finally:
+        file.close()
+
+
+def tail(path: Path, *, lines: int, most: int) -> str:
+    """The last lines of a log, without their times, at most so many bytes."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        os.lseek(file.fileno(), _start(file.fileno(), lines), os.SEEK_SET)
+        kept = b"".join(_without_time(line) for line in file.readlines())
+        return kept[-most:].decode(errors="replace")
+    return ""
 
 
 def _shown(lines: list[bytes], query: LogQuery) -> bytes:

@@ -6,12 +6,14 @@ from aiohttp import ClientSession
 from meltemi.base.clock import Clock
 from meltemi.kube.client import Client
 from meltemi.local.home import Home
-from meltemi.local.images.table import Table
+from meltemi.local.images.store import ImageStore
+from meltemi.local.node.cgroups import Cgroups
+from meltemi.local.node.claims import Claims
 from meltemi.local.node.events import Events
 from meltemi.local.node.network import Network
+from meltemi.local.node.objects import Objects
 from meltemi.local.node.services import ServiceTable
 from meltemi.local.node.spawn import Spawner
-from meltemi.local.node.volumes import Objects
 from meltemi.proxy.agent import Agent
 
 PROXY_USER = 1337
@@ -34,11 +36,13 @@ class Machine(msgspec.Struct, frozen=True):
     client: Client
     clock: Clock
     spawner: Spawner
-    images: Table
+    images: ImageStore
+    cgroups: Cgroups
     agent: Agent
     network: Network
     events: Events
     objects: Objects
+    claims: Claims
     services: ServiceTable
     session: ClientSession
 

@@ -7,7 +7,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import msgspec
@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 _TTL = 5
 _FORWARD_SECONDS = 3.0
 _MOST_PENDING = 512
+_MOST_ALIASES = 4
+_DATAGRAM = 1232
+"""Bytes that cross any network in one piece."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -50,6 +53,8 @@ class Zone:
             records = _records(name, "PTR", [PTR(target)]) if owner and kind == "PTR" else ()
             return Answer(records, exists=owner is not None)
         parts = name[: -len(self._domain) - 1].split(".") if name != self._domain else []
+        if parts[-1:] == ["pod"] and len(parts) == 3:
+            return _of_pod(name, parts[0], kind)
         if parts[-1:] != ["svc"]:
             return Answer(exists=not parts)
         parts.pop()
@@ -104,6 +109,15 @@ class Zone:
         return None
 
 
+def _of_pod(name: str, dashed: str, kind: str) -> Answer:
+    """A-B-C-D.NAMESPACE.pod is A.B.C.D, whoever has it."""
+    try:
+        ip = str(ipaddress.IPv4Address(dashed.replace("-", ".")))
+    except ValueError:
+        return Answer(exists=False)
+    return Answer(_addresses(name, [ip], kind))
+
+
 def _ips(service: Virtual) -> Sequence[str]:
     if service.is_headless:
         return [backend.ip for backend in service.ready]
@@ -153,7 +167,7 @@ class NameServer:
         if query is None:
             return
         answer = self._local(query)
-        if answer is not None:
+        if answer is not None and not _leads_outside(answer, self._zone):
             reply.sendto(_fit(answer), peer)
         elif len(self._pending) < _MOST_PENDING:
             task = asyncio.create_task(self._relay(data, query, peer, reply), name="dns upstream")
@@ -163,20 +177,40 @@ class NameServer:
     async def _relay(
         self, data: bytes, query: DNSRecord, peer: tuple[str, int], reply: asyncio.DatagramTransport
     ) -> None:
-        reply.sendto(await self._forward(data, query), peer)
+        packed = await self._resolve(data, query)
+        reply.sendto(packed if len(packed) <= _DATAGRAM else _fit(DNSRecord.parse(packed)), peer)
+
+    async def _resolve(self, data: bytes, query: DNSRecord) -> bytes:
+        """The answer to any question. An alias that leads outside is followed there."""
+        answer = self._local(query)
+        if answer is None:
+            return await self._forward(data, query)
+        target = _leads_outside(answer, self._zone)
+        if target:
+            question = DNSRecord.question(target, QTYPE[query.q.qtype])
+            found = _parse(await self._forward(bytes(question.pack()), question))
+            for record in found.rr if found is not None else ():
+                answer.add_answer(record)
+        return bytes(answer.pack())
 
     def _local(self, query: DNSRecord) -> DNSRecord | None:
         name = str(query.q.qname).rstrip(".").lower()
         if not self._zone.owns(name):
             return None
-        answer = self._zone.answer(name, QTYPE[query.q.qtype])
+        kind = QTYPE[query.q.qtype]
+        answer = self._zone.answer(name, kind)
         message = query.reply()
         message.header.aa = 1
         message.header.ra = 1
-        for record in answer.records:
-            message.add_answer(record)
         if not answer.exists:
             message.header.rcode = RCODE.NXDOMAIN
+        for _ in range(_MOST_ALIASES):
+            for record in answer.records:
+                message.add_answer(record)
+            target = _alias(message)
+            if kind not in ("A", "AAAA") or not target or not self._zone.owns(target):
+                break
+            answer = self._zone.answer(target, kind)
         return message
 
     async def _forward(self, data: bytes, query: DNSRecord) -> bytes:
@@ -199,8 +233,7 @@ class NameServer:
                 query = _parse(data)
                 if query is None:
                     return
-                local = self._local(query)
-                packed = bytes(local.pack()) if local else await self._forward(data, query)
+                packed = await self._resolve(data, query)
                 writer.write(len(packed).to_bytes(2, "big") + packed)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -231,10 +264,25 @@ def _parse(data: bytes) -> DNSRecord | None:
     return record if record.questions else None
 
 
+def _alias(message: DNSRecord) -> str:
+    """Where an answer's last record leads, if it is an alias."""
+    last = message.rr[-1] if message.rr else None
+    if last is None or QTYPE[last.rtype] != "CNAME":
+        return ""
+    return str(last.rdata.label).rstrip(".").lower()
+
+
+def _leads_outside(message: DNSRecord, zone: Zone) -> str:
+    """The name that an answer's alias leaves to other servers."""
+    target = _alias(message)
+    asked = QTYPE[message.q.qtype]
+    return target if target and asked in ("A", "AAAA") and not zone.owns(target) else ""
+
+
 def _fit(answer: DNSRecord) -> bytes:
-    """A datagram of at most 1,232 bytes; a longer one is cut, and the client asks by TCP."""
+    """A datagram that fits; a longer one is cut, and the client asks by TCP."""
     packed = bytes(answer.pack())
-    return packed if len(packed) <= 1232 else bytes(answer.truncate().pack())
+    return packed if len(packed) <= _DATAGRAM else bytes(answer.truncate().pack())
 
 
 async def _ask(server: str, data: bytes) -> bytes:
@@ -254,16 +302,3 @@ def upstream_servers(resolv_conf: str, own: str) -> Sequence[str]:
         if len(words) >= 2 and words[0] == "nameserver" and words[1] != own and ":" not in words[1]:
             servers.append(words[1])
     return servers
-
-
-def pod_resolv_conf(namespace: str, server: str, domain: str = "cluster.local") -> str:
-    """What a pod with dnsPolicy ClusterFirst gets."""
-    search = f"{namespace}.svc.{domain} svc.{domain} {domain}"
-    return f"nameserver {server}\nsearch {search}\noptions ndots:5\n"
-
-
-def hosts_file(entries: Mapping[str, Sequence[str]]) -> str:
-    """/etc/hosts of a pod: address to names."""
-    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    lines += [f"{ip}\t{' '.join(names)}" for ip, names in entries.items()]
-    return "\n".join(lines) + "\n"

@@ -41,7 +41,8 @@ class Link(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        return str(NAMESPACES / self.namespace)
+        """Empty for a pod on the machine's own network."""
+        return str(NAMESPACES / self.namespace) if self.namespace else ""
 
 
 class Addresses:
@@ -84,7 +85,11 @@ class Network:
             f"link add {bridge} type bridge",
             f"addr add {gateway}/{self.subnet.pods.prefixlen} dev {bridge}",
             f"link set {bridge} up",
+            # The machine itself reaches virtual addresses, too.
+            f"route replace {self.subnet.services} dev {bridge}",
         )
+        # The first namespace makes /run/netns a mount that others, the zygote's too, follow.
+        await _ip((), f"netns add {bridge}-0", f"netns del {bridge}-0")
         await asyncio.to_thread(self._settings)
 
     def _settings(self) -> None:
@@ -168,7 +173,9 @@ async def run(*argv: str, text: str) -> None:
 
 
 async def dial(path: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to a port on the loopback of a network namespace. Raises OSError."""
+    """Connect to a port on the loopback of a network namespace; "" is our own. Raises OSError."""
+    if not path:
+        return await asyncio.open_connection("127.0.0.1", port)
     sock = await asyncio.to_thread(_socket_in, path)
     try:
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))

@@ -15,8 +15,6 @@ from meltemi.local.node.podspec import Pod, decode
 
 log = logging.getLogger(__name__)
 
-_OVER = ("Succeeded", "Failed")
-
 
 class Pods:
     """Follows the pods of the API; starts and ends workers."""
@@ -53,8 +51,6 @@ class Pods:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.update(pod)
-            return
-        if pod.status.phase in _OVER and pod.metadata.deletion_timestamp is None:
             return
         worker = Worker(self._machine, pod)
         worker.update(pod)

@@ -113,6 +113,7 @@ class VolumeMount(_Part, frozen=True):
     mount_path: str
     read_only: bool = False
     sub_path: str = ""
+    sub_path_expr: str = ""
 
 
 class Capabilities(_Part, frozen=True):
@@ -161,9 +162,16 @@ class Container(_Part, frozen=True):
     security_context: SecurityContext | None = None
     restart_policy: str = ""
     """Only of init containers: `Always` makes a sidecar of one."""
+    image_pull_policy: str = "IfNotPresent"
     termination_message_path: str = "/dev/termination-log"
+    termination_message_policy: str = "File"
     stdin: bool = False
+    stdin_once: bool = False
     tty: bool = False
+
+    @property
+    def is_sidecar(self) -> bool:
+        return self.restart_policy == "Always"
 
     def port_number(self, port: int | str) -> int | None:
         """The number of a port given by number or name."""
@@ -227,6 +235,12 @@ class ProjectedSource(_Part, frozen=True):
 
 class EmptyDir(_Part, frozen=True):
     medium: str = ""
+    size_limit: str | int | None = None
+
+
+class Claim(_Part, frozen=True):
+    claim_name: str
+    read_only: bool = False
 
 
 class HostPath(_Part, frozen=True):
@@ -242,7 +256,7 @@ class Volume(_Part, frozen=True):
     projected: ProjectedSource | None = None
     downward_api: DownwardSource | None = msgspec.field(default=None, name="downwardAPI")
     host_path: HostPath | None = None
-    persistent_volume_claim: dict[str, Any] | None = None
+    persistent_volume_claim: Claim | None = None
 
 
 class HostAlias(_Part, frozen=True):
@@ -261,9 +275,14 @@ class DnsConfig(_Part, frozen=True):
     options: tuple[DnsOption, ...] = ()
 
 
+class Gate(_Part, frozen=True):
+    condition_type: str
+
+
 class PodSpec(_Part, frozen=True):
     containers: tuple[Container, ...]
     init_containers: tuple[Container, ...] = ()
+    ephemeral_containers: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
     service_account_name: str = "default"
     node_name: str = ""
@@ -278,8 +297,16 @@ class PodSpec(_Part, frozen=True):
     active_deadline_seconds: int | None = None
     security_context: SecurityContext = SecurityContext()
     enable_service_links: bool = True
-    automount_service_account_token: bool | None = None
-    readiness_gates: tuple[dict[str, str], ...] = ()
+    readiness_gates: tuple[Gate, ...] = ()
+    share_process_namespace: bool = False
+    host_pid: bool = msgspec.field(default=False, name="hostPID")
+    host_ipc: bool = msgspec.field(default=False, name="hostIPC")
+    set_hostname_as_fqdn: bool = msgspec.field(default=False, name="setHostnameAsFQDN")
+
+    @property
+    def sidecars(self) -> tuple[Container, ...]:
+        """Init containers that run beside the application until it has ended."""
+        return tuple(c for c in self.init_containers if c.is_sidecar)
 
 
 class OwnerRef(_Part, frozen=True):
@@ -301,9 +328,47 @@ class Meta(_Part, frozen=True):
     creation_timestamp: str = ""
 
 
+class WasTerminated(_Part, frozen=True):
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+    signal: int = 0
+    started_at: str = ""
+    finished_at: str = ""
+
+
+class WasRunning(_Part, frozen=True):
+    started_at: str = ""
+
+
+class WasState(_Part, frozen=True):
+    running: WasRunning | None = None
+    terminated: WasTerminated | None = None
+
+
+class WasContainer(_Part, frozen=True):
+    """A container's status as an earlier node wrote it."""
+
+    name: str
+    restart_count: int = 0
+    state: WasState = WasState()
+    last_state: WasState = WasState()
+
+
 class Status(_Part, frozen=True):
+    """What a node that starts anew has to know of its pods."""
+
     phase: str = ""
+    reason: str = ""
+    message: str = ""
+    start_time: str = ""
     conditions: tuple[dict[str, Any], ...] = ()
+    container_statuses: tuple[WasContainer, ...] = ()
+    init_container_statuses: tuple[WasContainer, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
 
 
 class Pod(_Part, frozen=True):

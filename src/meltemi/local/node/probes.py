@@ -5,9 +5,9 @@ nothing is gained by finding out late; failures still count once a period.
 """
 
 import asyncio
+import functools
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 import msgspec
@@ -16,6 +16,8 @@ from meltemi.local.node.podspec import Container, Grpc, HttpGet, Probe, TcpSocke
 
 EAGER = 0.1
 """Seconds between two tries before the first success."""
+_SHOWN = 500
+"""Characters of a command's output that an event repeats."""
 
 RunCommand = Callable[[tuple[str, ...], float], Awaitable[tuple[int, str]]]
 """Runs a command in the container: (command, timeout in seconds) to exit code and output."""
@@ -45,7 +47,7 @@ class Prober:
                     return await self._grpc(probe.grpc)
                 if probe.exec is not None:
                     code, said = await run(probe.exec.command, probe.timeout_seconds)
-                    return Verdict(code == 0, said.strip()[:500])
+                    return Verdict(code == 0, said.strip()[:_SHOWN])
         except TimeoutError:
             return Verdict(False, f"no answer within {probe.timeout_seconds} s")
         return Verdict(True)
@@ -63,8 +65,8 @@ class Prober:
             context = _unverified() if probe.scheme == "HTTPS" else True
             async with self._session.get(url, headers=headers, ssl=context) as reply:
                 good = 200 <= reply.status < 400
-                return Verdict(good, "" if good else f"HTTP status {reply.status}")
-        except aiohttp.ClientError as error:
+                return Verdict(good, "" if good else f"GET {url}: HTTP status {reply.status}")
+        except (aiohttp.ClientError, OSError) as error:
             return Verdict(False, f"GET {url}: {error}")
 
     async def _tcp(self, probe: TcpSocket, container: Container) -> Verdict:
@@ -74,7 +76,7 @@ class Prober:
         try:
             _, writer = await asyncio.open_connection(probe.host or self._ip, port)
         except OSError as error:
-            return Verdict(False, f"connect to {self._ip}:{port}: {error.strerror}")
+            return Verdict(False, f"connect to {probe.host or self._ip}:{port}: {error.strerror}")
         writer.close()
         return Verdict(True)
 
@@ -92,32 +94,31 @@ class Prober:
         return Verdict(answer == b"\x08\x01", "gRPC health: not serving")
 
 
+@functools.cache
 def _unverified() -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-ProbeKind = Literal["startup", "liveness", "readiness"]
-
-
-async def watch(
+async def decisions(
     probe: Probe,
     ask: Callable[[], Awaitable[Verdict]],
     *,
     is_eager: bool,
-    changed: Callable[[bool, str], None],
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    failed: Callable[[str], None],
     now: Callable[[], float],
-) -> None:
-    """Ask for ever; tell when the state changes by the thresholds. Starts undecided.
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> AsyncIterator[bool]:
+    """Ask for ever; yield what the thresholds decide: the first time, and at each change.
 
-    `changed(good, reason)` is called at the first decision and at each change; for a state that
-    is bad again and again, at every threshold of failures.
+    For a state that is bad again and again, at every threshold of failures. `failed` hears of
+    each failure that counts.
     """
     await sleep(probe.initial_delay_seconds)
     period = max(probe.period_seconds, 1)
+    hurries = is_eager and probe.success_threshold == 1
     state: bool | None = None
     goods = bads = 0
     counted = now() - period
@@ -128,15 +129,12 @@ async def watch(
             goods, bads = goods + 1, 0
             if state is not True and goods >= probe.success_threshold:
                 state = True
-                changed(True, "")
-        else:
-            goods = 0
-            if started - counted >= period * 0.99:
-                counted = started
-                bads += 1
-                if bads >= probe.failure_threshold:
-                    bads = 0
-                    state = False
-                    changed(False, verdict.reason)
-        pause = EAGER if is_eager and state is None else period
+                yield True
+        elif started - counted >= period * 0.99:
+            goods, counted, bads = 0, started, bads + 1
+            failed(verdict.reason)
+            if bads >= probe.failure_threshold:
+                bads, state = 0, False
+                yield False
+        pause = EAGER if hurries and state is not True else period
         await sleep(max(0.0, started + min(pause, period) - now()))

@@ -25,6 +25,8 @@ class Root(msgspec.Struct, frozen=True):
     """An empty directory to mount on; what is mounted there ends with the container."""
     files: Mapping[str, str] = {}
     """Path to text, such as /etc/resolv.conf."""
+    executables: Mapping[str, str] = {}
+    """Path to script."""
     mounts: tuple[Mount, ...] = ()
     hidden: tuple[str, ...] = ()
     """Directories of the machine that the container sees empty."""
@@ -42,6 +44,8 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     env: Mapping[str, str]
     program: str = ""
     """A built-in program, run in the forked process itself; `argv` are its arguments."""
+    programs: Mapping[str, str] = {}
+    """Commands that are built-in programs, by the last part of their path."""
     cwd: str = "/"
     uid: int = 0
     gid: int = 0
@@ -56,6 +60,8 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     """Instead of namespaces of its own: those of this process."""
     tty: bool = False
     """Standard input is a terminal: make it the controlling one."""
+    cgroups: tuple[str, ...] = ()
+    """Files of control groups that the process writes itself into."""
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):
@@ -65,7 +71,19 @@ class Kill(msgspec.Struct, frozen=True, tag=True):
     signal: int
 
 
-Request = Start | Kill
+class Tmpfs(msgspec.Struct, frozen=True, tag=True):
+    """Mount a file system in memory where every container can see it; with size 0 take it away.
+
+    It ends with the zygote, so that none is left behind.
+    """
+
+    id: int
+    path: str
+    size: int
+    """Bytes."""
+
+
+Request = Start | Kill | Tmpfs
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -81,4 +99,9 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
     signal: int = 0
 
 
-Report = Started | Exited
+class Mounted(msgspec.Struct, frozen=True, tag=True):
+    id: int
+    failure: str = ""
+
+
+Report = Started | Exited | Mounted

@@ -65,6 +65,9 @@ def _prepare(upper: str, root: Root, hidden: Iterable[str]) -> None:
         place = _real(path)
         if _top(place) not in _SPECIAL and not _is_under(place, hidden):
             _write(upper + place, text)
+    for path, text in root.executables.items():
+        _write(upper + _real(path), text)
+        os.chmod(upper + _real(path), 0o755)
 
 
 def _show_machine(new: str, upper: str, work: str) -> None:

@@ -1,10 +1,11 @@
 """Services and their endpoints, as names, virtual addresses and published ports need them."""
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from meltemi.api.core import EndpointSlice, Service
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.informer import Event
 
@@ -30,16 +31,28 @@ class Port(msgspec.Struct, frozen=True):
     node_port: int = 0
 
 
-class Virtual(msgspec.Struct, frozen=True):
+class Virtual(msgspec.Struct, frozen=True, kw_only=True):
     """One Service with its endpoints."""
 
     namespace: str
     name: str
-    cluster_ip: str
-    external_name: str
-    ports: tuple[Port, ...]
-    backends: tuple[Backend, ...]
-    publishes_not_ready: bool
+    uid: str = ""
+    type: str = "ClusterIP"
+    cluster_ip: str = ""
+    external_name: str = ""
+    ports: tuple[Port, ...] = ()
+    backends: tuple[Backend, ...] = ()
+    publishes_not_ready: bool = False
+    has_affinity: bool = False
+    """A client comes to the same endpoint again."""
+    balancer_class: str = ""
+    external_ips: tuple[str, ...] = ()
+    ingress: tuple[str, ...] = ()
+    """Addresses in `status.loadBalancer`."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.namespace, self.name
 
     @property
     def is_headless(self) -> bool:
@@ -53,26 +66,89 @@ class Virtual(msgspec.Struct, frozen=True):
         ready = [b for b in self.backends if b.is_ready]
         return ready or [b for b in self.backends if b.is_serving]
 
+    def targets(self, port: Port) -> Sequence[tuple[str, int]]:
+        """(address, port) of the endpoints that take a port's traffic, sorted."""
+        return sorted({(b.ip, b.ports[port.name]) for b in self.ready if port.name in b.ports})
 
-class _SliceEndpoint(msgspec.Struct, frozen=True):
+
+class _Part(msgspec.Struct, frozen=True, rename="camel"):
+    """Only what the node reads; a field that is null counts as absent (see `_decode`)."""
+
+
+class _Meta(_Part, frozen=True):
+    uid: str = ""
+    labels: Mapping[str, str] = {}
+
+
+class _ServicePort(_Part, frozen=True):
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+    node_port: int = 0
+
+
+class _ServiceSpec(_Part, frozen=True):
+    type: str = "ClusterIP"
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    external_name: str = ""
+    ports: tuple[_ServicePort, ...] = ()
+    publish_not_ready_addresses: bool = False
+    session_affinity: str = "None"
+    load_balancer_class: str = ""
+    external_ips: tuple[str, ...] = msgspec.field(default=(), name="externalIPs")
+
+
+class _Ingress(_Part, frozen=True):
+    ip: str = ""
+
+
+class _Balancer(_Part, frozen=True):
+    ingress: tuple[_Ingress, ...] = ()
+
+
+class _ServiceStatus(_Part, frozen=True):
+    load_balancer: _Balancer = _Balancer()
+
+
+class _Service(_Part, frozen=True):
+    metadata: _Meta
+    spec: _ServiceSpec = _ServiceSpec()
+    status: _ServiceStatus = _ServiceStatus()
+
+
+class _Conditions(_Part, frozen=True):
+    ready: bool = True
+    serving: bool = False
+
+
+class _Endpoint(_Part, frozen=True):
     addresses: tuple[str, ...] = ()
-    hostname: str | None = None
+    hostname: str = ""
+    conditions: _Conditions = _Conditions()
 
 
-class _Slice(msgspec.Struct, frozen=True):
-    """What `api.core.EndpointSlice` leaves out."""
+class _EndpointPort(_Part, frozen=True):
+    name: str = ""
+    port: int = 0
 
-    endpoints: tuple[_SliceEndpoint, ...] | None = ()
+
+class _Slice(_Part, frozen=True):
+    metadata: _Meta
+    address_type: str = "IPv4"
+    endpoints: tuple[_Endpoint, ...] = ()
+    ports: tuple[_EndpointPort, ...] = ()
 
 
 class ServiceTable:
-    """Follows Services and EndpointSlices; calls back after each batch that changed something."""
+    """Follows Services and EndpointSlices."""
 
     def __init__(self) -> None:
-        self._services: dict[tuple[str, str], Service] = {}
+        self._services: dict[tuple[str, str], _Service] = {}
         self._slices: dict[tuple[str, str], dict[str, tuple[Backend, ...]]] = {}
         self._owner: dict[ObjectKey, tuple[str, str]] = {}
-        self.version = 0
+        self.changed = asyncio.Event()
+        """Replaced and set at each change; take it before looking, wait on it after."""
+        self._in_force = asyncio.Event()
 
     def __iter__(self) -> Iterator[Virtual]:
         return (self._build(key) for key in sorted(self._services))
@@ -88,14 +164,31 @@ class ServiceTable:
                 self._take_service(event)
             else:
                 self._take_slice(event)
-        self.version += 1
+        self._in_force.clear()
+        done, self.changed = self.changed, asyncio.Event()
+        done.set()
+
+    def in_force(self) -> None:
+        """The kernel's rules are as the table is."""
+        self._in_force.set()
+
+    async def withdrawn(self, ip: str, limit: float) -> None:
+        """Return once no Service sends new connections to an address, or after `limit` seconds."""
+        try:
+            async with asyncio.timeout(limit):
+                while any(b.ip == ip and b.is_ready for s in self for b in s.backends
+                          if not s.publishes_not_ready):  # fmt: skip
+                    await self.changed.wait()
+                await self._in_force.wait()
+        except TimeoutError:
+            return
 
     def _take_service(self, event: Event) -> None:
         place = (event.key.namespace, event.key.name)
         if event.raw is None:
             self._services.pop(place, None)
         else:
-            self._services[place] = msgspec.json.decode(event.raw, type=Service)
+            self._services[place] = _decode(event.raw, _Service)
 
     def _take_slice(self, event: Event) -> None:
         before = self._owner.pop(event.key, None)
@@ -103,39 +196,56 @@ class ServiceTable:
             self._slices.get(before, {}).pop(event.key.name, None)
         if event.raw is None:
             return
-        found = msgspec.json.decode(event.raw, type=EndpointSlice)
-        names = msgspec.json.decode(event.raw, type=_Slice)
+        found = _decode(event.raw, _Slice)
         owner = (event.key.namespace, found.metadata.labels.get(_SERVICE_NAME, ""))
         if found.address_type == "IPv4":
             self._owner[event.key] = owner
-            backends = _backends(found, [e.hostname or "" for e in names.endpoints or ()])
-            self._slices.setdefault(owner, {})[event.key.name] = backends
+            self._slices.setdefault(owner, {})[event.key.name] = _backends(found)
 
     def _build(self, key: tuple[str, str]) -> Virtual:
         service = self._services[key]
         slices = self._slices.get(key, {})
         spec = service.spec
+        is_external = spec.type == "ExternalName"
         return Virtual(
             namespace=key[0],
             name=key[1],
-            cluster_ip=spec.cluster_ip if spec.type != "ExternalName" else "",
-            external_name=spec.external_name if spec.type == "ExternalName" else "",
-            ports=tuple(Port(p.name, p.port, p.protocol) for p in spec.ports),
+            uid=service.metadata.uid,
+            type=spec.type,
+            cluster_ip="" if is_external else spec.cluster_ip,
+            external_name=spec.external_name if is_external else "",
+            ports=tuple(Port(p.name, p.port, p.protocol, p.node_port) for p in spec.ports),
             backends=tuple(b for name in sorted(slices) for b in slices[name]),
             publishes_not_ready=spec.publish_not_ready_addresses,
+            has_affinity=spec.session_affinity == "ClientIP",
+            balancer_class=spec.load_balancer_class,
+            external_ips=spec.external_ips,
+            ingress=tuple(i.ip for i in service.status.load_balancer.ingress if i.ip),
         )
 
 
-def _backends(slice_: EndpointSlice, hostnames: Sequence[str]) -> tuple[Backend, ...]:
-    ports = {p.name or "": p.port for p in slice_.ports if p.port is not None}
+def _decode(raw: bytes, kind: type[Any]) -> Any:
+    return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), kind)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _backends(slice_: _Slice) -> tuple[Backend, ...]:
+    ports = {p.name: p.port for p in slice_.ports if p.port}
     return tuple(
         Backend(
             ip=ip,
-            hostname=hostname,
-            is_ready=endpoint.conditions.ready is not False,
-            is_serving=bool(endpoint.conditions.serving),
+            hostname=endpoint.hostname,
+            is_ready=endpoint.conditions.ready,
+            is_serving=endpoint.conditions.serving,
             ports=ports,
         )
-        for endpoint, hostname in zip(slice_.endpoints, hostnames, strict=True)
+        for endpoint in slice_.endpoints
         for ip in endpoint.addresses
     )

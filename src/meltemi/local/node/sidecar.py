@@ -16,7 +16,7 @@ from meltemi.local.node.machine import PROXY_USER, Machine
 from meltemi.local.node.network import nft
 from meltemi.local.node.podspec import Container, Pod, TokenSource
 from meltemi.local.node.process import Start
-from meltemi.local.node.volumes import Volumes
+from meltemi.local.node.tokens import Tokens
 from meltemi.proxy.errors import BadSpec, ProxyError
 from meltemi.proxy.spec import ProxySpec
 
@@ -31,11 +31,11 @@ _DRAIN = 5.0
 class Sidecar:
     """What a pod's proxy needs of the node, from its first start to the pod's end."""
 
-    def __init__(self, machine: Machine, pod: Pod, place: Place, volumes: Volumes) -> None:
+    def __init__(self, machine: Machine, pod: Pod, place: Place, tokens: Tokens) -> None:
         self._machine = machine
         self._pod = pod
         self._place = place
-        self._volumes = volumes
+        self._tokens = tokens
         self._directory = machine.home.proxies / pod.metadata.uid.replace("-", "")[:12]
         self._is_served = False
 
@@ -62,7 +62,7 @@ class Sidecar:
 
     async def _proxy(self, container: Container, kind: str, env: Mapping[str, str]) -> Start:
         meta = self._pod.metadata
-        token = await self._volumes.token(_TOKEN)
+        token = await self._tokens.get(_TOKEN)
         await asyncio.to_thread(self._make_directory)
         spec = ProxySpec(
             kind=kind,
@@ -100,10 +100,10 @@ class Sidecar:
         if self._machine.is_root:
             os.chown(self._directory, PROXY_USER, PROXY_USER)
 
-    async def renew(self, volumes: Volumes) -> None:
+    async def renew(self, tokens: Tokens) -> None:
         """Hand the agent the present token. Raises KubeError."""
         if self._is_served:
-            token: Redacted = await volumes.token(_TOKEN)
+            token: Redacted = await tokens.get(_TOKEN)
             meta = self._pod.metadata
             self._machine.agent.update_token(meta.namespace, meta.name, token)
 

@@ -12,8 +12,17 @@ from typing import Self
 
 import msgspec
 
-from meltemi.local.node.errors import NotStarted, ZygoteGone
-from meltemi.local.node.process import Exited, Kill, Report, Request, Start, Started
+from meltemi.local.node.errors import NotStarted
+from meltemi.local.node.process import (
+    Exited,
+    Kill,
+    Mounted,
+    Report,
+    Request,
+    Start,
+    Started,
+    Tmpfs,
+)
 
 _LARGEST = 4 << 20
 
@@ -42,6 +51,7 @@ class Spawner:
 
     def __init__(self) -> None:
         self._processes: dict[int, Process] = {}
+        self._mounts: dict[int, asyncio.Future[Mounted]] = {}
         self._next = 1
         self._decoder: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
         self._waiting: deque[tuple[bytes, list[int]]] = deque()
@@ -95,6 +105,20 @@ class Spawner:
             raise NotStarted(failure.decode(errors="replace"))
         return process
 
+    async def tmpfs(self, path: str, size: int) -> None:
+        """Mount memory on a directory, as all containers to come see it; 0 bytes takes it away.
+
+        Raises OSError.
+        """
+        number = self._next
+        self._next += 1
+        answer: asyncio.Future[Mounted] = asyncio.get_running_loop().create_future()
+        self._mounts[number] = answer
+        self.send(Tmpfs(number, path, size))
+        failure = (await answer).failure
+        if failure:
+            raise OSError(failure)
+
     def send(self, request: Request, fds: Sequence[int] = ()) -> None:
         """Queue a request; its descriptors are closed once they are sent."""
         self._waiting.append((msgspec.msgpack.encode(request), list(fds)))
@@ -142,6 +166,10 @@ class Spawner:
                 process = self._processes.pop(number, None)
                 if process is not None and not process.exit.done():
                     process.exit.set_result(report)
+            case Mounted(id=number):
+                answer = self._mounts.pop(number, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(report)
 
     def _lost(self) -> None:
         """The zygote is gone, and every container with it."""
@@ -152,6 +180,10 @@ class Spawner:
             if not process.exit.done():
                 process.exit.set_result(Exited(process.number, 137, signal.SIGKILL))
         self._processes.clear()
+        for number, answer in self._mounts.items():
+            if not answer.done():
+                answer.set_result(Mounted(number, "the process that starts containers ended"))
+        self._mounts.clear()
         for _, fds in self._waiting:
             for fd in fds:
                 os.close(fd)
@@ -169,9 +201,3 @@ async def _read_all(fd: int) -> bytes:
         return await reader.read()
     finally:
         transport.close()
-
-
-def raise_if_gone(spawner: Spawner) -> None:
-    """Raises ZygoteGone."""
-    if spawner.gone.is_set():
-        raise ZygoteGone("the process that starts containers has ended")

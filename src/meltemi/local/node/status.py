@@ -1,12 +1,12 @@
 """A pod's status from what its containers do: pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from meltemi.kube.client import JsonObject
-from meltemi.local.node.podspec import Container, Pod
+from meltemi.local.node.podspec import Container, Pod, WasContainer, WasTerminated
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -26,7 +26,6 @@ class Terminated(msgspec.Struct, frozen=True):
     until: str
     signal: int = 0
     message: str = ""
-    log: str = ""
 
 
 State = Waiting | Running | Terminated
@@ -38,9 +37,14 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     state: State = Waiting("ContainerCreating")
     last: Terminated | None = None
     restarts: int = 0
+    process_id: str = ""
     is_ready: bool = False
     is_started: bool = False
 
+
+LOST = 255
+"""The exit code of a container that ran when the node itself ended."""
+_OURS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
 
@@ -55,6 +59,28 @@ class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
     """(reason, message) of a pod that ended as a whole, such as one whose deadline passed."""
 
 
+def remembered(was: WasContainer, now: str) -> ContainerState:
+    """What a node that starts anew takes over. A container that ran was lost with the old node."""
+    last = _terminated(was.last_state.terminated)
+    state: State = Waiting("ContainerCreating")
+    if was.state.terminated is not None:
+        last = _terminated(was.state.terminated)
+    elif was.state.running is not None:
+        message = "the node ended while the container ran"
+        last = Terminated(LOST, "Unknown", was.state.running.started_at, now, 0, message)
+    else:
+        return ContainerState(state=state, last=last, restarts=was.restart_count)
+    return ContainerState(state=last or state, last=last, restarts=was.restart_count)
+
+
+def _terminated(was: WasTerminated | None) -> Terminated | None:
+    if was is None:
+        return None
+    return Terminated(
+        was.exit_code, was.reason, was.started_at, was.finished_at, was.signal, was.message
+    )
+
+
 def phase_of(
     pod: Pod, states: Mapping[str, ContainerState], failure: tuple[str, str] | None
 ) -> Phase:
@@ -62,46 +88,49 @@ def phase_of(
     if failure is not None:
         return "Failed"
     policy = pod.spec.restart_policy
-    inits = [states[c.name] for c in pod.spec.init_containers if c.restart_policy != "Always"]
-    mains = [states[c.name] for c in pod.spec.containers]
-    for state in inits:
-        if isinstance(state.state, Terminated) and state.state.code != 0 and policy == "Never":
+    for container in pod.spec.init_containers:
+        state = states[container.name].state
+        if container.is_sidecar:
+            continue
+        if isinstance(state, Terminated) and state.code != 0 and policy == "Never":
             return "Failed"
-        if not isinstance(state.state, Terminated) or state.state.code != 0:
+        if not isinstance(state, Terminated) or state.code != 0:
             return "Pending"
+    mains = [states[c.name] for c in pod.spec.containers]
     if any(isinstance(s.state, Waiting) and s.last is None for s in mains):
         return "Pending"
-    if mains and all(isinstance(s.state, Terminated) for s in mains) and policy != "Always":
-        codes = [s.state.code for s in mains if isinstance(s.state, Terminated)]
-        if not any(codes):
-            return "Succeeded"
-        return "Failed" if policy == "Never" else "Running"
-    return "Running"
+    codes = [s.state.code for s in mains if isinstance(s.state, Terminated)]
+    if len(codes) < len(mains) or policy == "Always" or _has_sidecars_left(pod, states):
+        return "Running"
+    if not any(codes):
+        return "Succeeded"
+    return "Failed" if policy == "Never" else "Running"
+
+
+def _has_sidecars_left(pod: Pod, states: Mapping[str, ContainerState]) -> bool:
+    return any(isinstance(states[c.name].state, Running) for c in pod.spec.sidecars)
 
 
 def pod_status(
-    pod: Pod,
-    states: Mapping[str, ContainerState],
-    facts: PodFacts,
-    *,
-    now: str,
-    before: Sequence[JsonObject] = (),
+    pod: Pod, states: Mapping[str, ContainerState], facts: PodFacts, *, now: str
 ) -> JsonObject:
-    """The whole status. `before`: the conditions as they are, whose times stay where nothing
-    changed."""
+    """The whole status. The pod's own conditions say since when, and what others have added."""
     phase = phase_of(pod, states, facts.failure)
     status: JsonObject = {
         "phase": phase,
         "hostIP": facts.host_ip,
         "hostIPs": [{"ip": facts.host_ip}],
         "startTime": facts.started,
-        "qosClass": _quality(pod),
-        "conditions": _conditions(pod, states, facts, phase, now, before),
+        "qosClass": quality(pod),
+        "conditions": _conditions(pod, states, facts, phase, now),
         "containerStatuses": [_container(c, states[c.name]) for c in pod.spec.containers],
     }
-    if pod.spec.init_containers:
-        inits = [_container(c, states[c.name]) for c in pod.spec.init_containers]
-        status["initContainerStatuses"] = inits
+    for field, containers in (
+        ("initContainerStatuses", pod.spec.init_containers),
+        ("ephemeralContainerStatuses", pod.spec.ephemeral_containers),
+    ):
+        if containers:
+            status[field] = [_container(c, states[c.name]) for c in containers if c.name in states]
     if facts.ip:
         status["podIP"] = facts.ip
         status["podIPs"] = [{"ip": facts.ip}]
@@ -110,47 +139,25 @@ def pod_status(
     return status
 
 
-def is_ready(pod: Pod, states: Mapping[str, ContainerState]) -> bool:
-    """Whether every container is ready; sidecars among the init containers count."""
-    names = [c.name for c in pod.spec.containers]
-    names += [c.name for c in pod.spec.init_containers if c.restart_policy == "Always"]
-    return all(states[name].is_ready for name in names)
-
-
 def _conditions(
-    pod: Pod,
-    states: Mapping[str, ContainerState],
-    facts: PodFacts,
-    phase: Phase,
-    now: str,
-    before: Sequence[JsonObject],
+    pod: Pod, states: Mapping[str, ContainerState], facts: PodFacts, phase: Phase, now: str
 ) -> list[JsonObject]:
-    unready = [c.name for c in pod.spec.containers if not states[c.name].is_ready]
     waiting = [c.name for c in pod.spec.init_containers if not _is_done(c, states[c.name])]
-    ready: tuple[bool, str, str]
-    if phase in ("Succeeded", "Failed"):
-        ready = (False, "PodCompleted" if phase == "Succeeded" else "PodFailed", "")
-    elif unready:
-        ready = (
-            False,
-            "ContainersNotReady",
-            f"containers with unready status: [{' '.join(unready)}]",
-        )
-    else:
-        ready = (is_ready(pod, states), "", "")
+    whole = _containers_ready(pod, states, phase)
     incomplete = f"containers with incomplete status: [{' '.join(waiting)}]" if waiting else ""
     wanted = [
         ("PodReadyToStartContainers", (bool(facts.ip), "", "")),
         ("Initialized", (not waiting, "ContainersNotInitialized" if waiting else "", incomplete)),
-        ("Ready", ready),
-        ("ContainersReady", ready),
+        ("Ready", _gated(pod, whole)),
+        ("ContainersReady", whole),
         ("PodScheduled", (True, "", "")),
     ]
+    before = pod.status.conditions
     times = {(c["type"], c["status"]): c.get("lastTransitionTime") for c in before}
-    conditions = []
+    conditions = [dict(c) for c in before if c["type"] not in _OURS]
     for kind, (holds, reason, message) in wanted:
         value = "True" if holds else "False"
-        condition = {
+        condition: JsonObject = {
             "type": kind,
             "status": value,
             "lastProbeTime": None,
@@ -164,8 +171,35 @@ def _conditions(
     return conditions
 
 
+def _containers_ready(
+    pod: Pod, states: Mapping[str, ContainerState], phase: Phase
+) -> tuple[bool, str, str]:
+    """(holds, reason, message) of the condition ContainersReady."""
+    if phase in ("Succeeded", "Failed"):
+        return False, "PodCompleted" if phase == "Succeeded" else "PodFailed", ""
+    names = [c.name for c in (*pod.spec.sidecars, *pod.spec.containers)]
+    unready = [name for name in names if not states[name].is_ready]
+    if unready:
+        message = f"containers with unready status: [{' '.join(unready)}]"
+        return False, "ContainersNotReady", message
+    return True, "", ""
+
+
+def _gated(pod: Pod, whole: tuple[bool, str, str]) -> tuple[bool, str, str]:
+    """The condition Ready: the containers, and every readiness gate that others open."""
+    if not whole[0]:
+        return whole
+    open_gates = {c["type"] for c in pod.status.conditions if c["status"] == "True"}
+    closed = [g.condition_type for g in pod.spec.readiness_gates]
+    closed = [kind for kind in closed if kind not in open_gates]
+    if closed:
+        message = f"readiness gates whose condition is not True: {', '.join(closed)}"
+        return False, "ReadinessGatesNotReady", message
+    return True, "", ""
+
+
 def _is_done(container: Container, state: ContainerState) -> bool:
-    if container.restart_policy == "Always":
+    if container.is_sidecar:
         return state.is_started
     return isinstance(state.state, Terminated) and state.state.code == 0
 
@@ -174,14 +208,21 @@ def _container(container: Container, state: ContainerState) -> JsonObject:
     found: JsonObject = {
         "name": container.name,
         "image": container.image,
-        "imageID": f"program://{container.image}",
+        "imageID": f"program://{container.image}" if state.process_id else "",
         "restartCount": state.restarts,
         "ready": state.is_ready,
         "started": state.is_started,
         "state": _state(state.state),
-        "lastState": _state(state.last) if state.last is not None else {},
+        "lastState": _state(state.last) if _has_last(state) and state.last is not None else {},
     }
+    if state.process_id:
+        found["containerID"] = f"process://{state.process_id}"
     return found
+
+
+def _has_last(state: ContainerState) -> bool:
+    """An end is the last state once something came after it."""
+    return state.state is not state.last
 
 
 def _state(state: State) -> JsonObject:
@@ -204,10 +245,11 @@ def _state(state: State) -> JsonObject:
             return {"terminated": found}
 
 
-def _quality(pod: Pod) -> str:
+def quality(pod: Pod) -> str:
     """The quality of service class, from requests and limits."""
     containers = (*pod.spec.containers, *pod.spec.init_containers)
-    if not any(c.resources.limits or c.resources.requests for c in containers):
+    named = {n for c in containers for n in (*c.resources.limits, *c.resources.requests)}
+    if not named & {"cpu", "memory"}:
         return "BestEffort"
     for c in containers:
         for name in ("cpu", "memory"):

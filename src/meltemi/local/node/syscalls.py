@@ -17,6 +17,8 @@ MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+_MNT_DETACH = 2
 
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
@@ -67,6 +69,11 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
         data.encode() if data else None,
     )
     _check(result, f"mount {target}")
+
+
+def unmount(target: str) -> None:
+    """umount2(2), at once for those who come, later for those who use it."""
+    _check(_libc.umount2(target.encode(), _MNT_DETACH), f"unmount {target}")
 
 
 def bind(source: str, target: str, *, readonly: bool = False) -> None:

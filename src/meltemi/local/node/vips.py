@@ -1,74 +1,106 @@
-"""ClusterIPs for pods without a sidecar: one nftables table, replaced whole at each change.
+"""Virtual addresses without a sidecar: one nftables table, replaced whole at each change.
 
-A connection from a pod to a virtual address is sent to one of the ready endpoints at random;
-without any it is refused. A pod that reaches itself through a Service needs its source rewritten,
-or the answer would not come back the way it went.
+A connection from a pod, or from the machine itself, to a ClusterIP or to the node's address and a
+node port is sent to one of the ready endpoints: at random, or always the same one for a client
+where the Service asks for affinity. Without any it is refused. A pod that reaches itself through a
+Service needs its source rewritten, or the answer would not come back the way it went.
 """
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
 
 from meltemi.local.node.network import Subnet
 from meltemi.local.node.services import Port, Virtual
 
+_SLOTS = 128
+"""Into so many parts clients are divided for affinity; an endpoint that comes or goes moves only
+its own share of them."""
+_KEY = "ip daddr . meta l4proto . th dport"
+
+Target = tuple[str, int]
+
+
+class _Entries(msgspec.Struct):
+    """What the rules are made of, as it is gathered."""
+
+    jumps: list[str]
+    chains: list[str]
+    refused: list[str]
+    loops: set[str]
+
 
 def ruleset(services: Iterable[Virtual], subnet: Subnet) -> str:
-    """The nft script that makes exactly these services reachable from the pods' bridge."""
-    table = f"ip {subnet.bridge}"
-    entries: list[str] = []
-    chains: list[str] = []
-    refused: list[str] = []
-    loops: set[str] = set()
+    """The nft script that makes exactly these services reachable."""
+    entries = _Entries([], [], [], set())
     for service in services:
-        if service.is_headless or service.external_name:
-            continue
-        for port in service.ports:
-            protocol = port.protocol.lower()
-            if protocol not in ("tcp", "udp"):
-                continue
-            place = f"{service.cluster_ip} . {protocol} . {port.port}"
-            targets = _targets(service, port)
-            if not targets:
-                refused.append(place)
-                continue
-            chain = f"svc{len(chains)}"
-            chains.append(_chain(chain, protocol, targets))
-            entries.append(f"{place} : goto {chain}")
-            loops.update(f"{ip} . {ip}" for ip, _ in targets)
-    key = "ip daddr . meta l4proto . th dport"
-    lines = [f"add table {table}", f"delete table {table}", f"table {table} {{"]
-    lines += chains
-    lines.append("  chain prerouting {")
-    lines.append("    type nat hook prerouting priority dstnat; policy accept;")
-    if entries:
-        lines.append(f'    iifname "{subnet.bridge}" {key} vmap {{ {", ".join(entries)} }}')
-    lines.append("  }")
-    lines.append("  chain postrouting {")
-    lines.append("    type nat hook postrouting priority srcnat; policy accept;")
-    if loops:
-        pairs = ", ".join(sorted(loops))
-        lines.append(f"    ip saddr . ip daddr {{ {pairs} }} masquerade")
-    lines.append(f'    ip saddr {subnet.pods} oifname != "{subnet.bridge}" masquerade')
-    lines.append("  }")
-    lines.append("  chain forward {")
-    lines.append("    type filter hook forward priority filter; policy accept;")
-    if refused:
-        places = ", ".join(refused)
-        lines.append(f"    {key} {{ {places} }} reject with icmp type port-unreachable")
-    lines.append("  }")
+        if not service.is_headless and not service.external_name:
+            for port in service.ports:
+                _add(entries, service, port, subnet)
+    table = f"ip {subnet.bridge}"
+    jump = f"{_KEY} vmap {{ {', '.join(entries.jumps)} }}" if entries.jumps else ""
+    lines = [f"add table {table}", f"delete table {table}", f"table {table} {{", *entries.chains]
+    rules = [f'iifname "{subnet.bridge}" {jump}'] if jump else []
+    lines += _hook("prerouting", "type nat hook prerouting priority dstnat", rules)
+    lines += _hook("output", "type nat hook output priority dstnat", [jump] if jump else [])
+    rules = [f'ip saddr {subnet.pods} oifname != "{subnet.bridge}" masquerade']
+    if entries.loops:
+        pairs = ", ".join(sorted(entries.loops))
+        rules.insert(0, f"ip saddr . ip daddr {{ {pairs} }} masquerade")
+    lines += _hook("postrouting", "type nat hook postrouting priority srcnat", rules)
+    rules = []
+    if entries.refused:
+        places = ", ".join(entries.refused)
+        rules = [f"{_KEY} {{ {places} }} reject with icmp type port-unreachable"]
+    lines += _hook("forward", "type filter hook forward priority filter", rules)
+    lines += _hook("local", "type filter hook output priority filter", rules)
     lines.append("}")
     return "\n".join(lines) + "\n"
 
 
-def _targets(service: Virtual, port: Port) -> list[tuple[str, int]]:
-    found = {(b.ip, b.ports[port.name]) for b in service.ready if port.name in b.ports}
-    return sorted(found)
+def _hook(name: str, kind: str, rules: Sequence[str]) -> Iterator[str]:
+    yield f"  chain {name} {{"
+    yield f"    {kind}; policy accept;"
+    for rule in rules:
+        yield f"    {rule}"
+    yield "  }"
 
 
-def _chain(name: str, protocol: str, targets: list[tuple[str, int]]) -> str:
+def _add(entries: _Entries, service: Virtual, port: Port, subnet: Subnet) -> None:
+    protocol = port.protocol.lower()
+    if protocol not in ("tcp", "udp"):
+        return
+    places = [f"{service.cluster_ip} . {protocol} . {port.port}"]
+    if port.node_port:
+        places.append(f"{subnet.gateway} . {protocol} . {port.node_port}")
+    targets = service.targets(port)
+    if not targets:
+        entries.refused += places
+        return
+    chain = f"svc{len(entries.chains)}"
+    where = _by_client(targets) if service.has_affinity else _at_random(targets)
+    entries.chains.append(f"  chain {chain} {{ meta l4proto {protocol} dnat to {where}; }}")
+    entries.jumps += [f"{place} : goto {chain}" for place in places]
+    entries.loops.update(f"{ip} . {ip}" for ip, _ in targets)
+
+
+def _at_random(targets: Sequence[Target]) -> str:
     if len(targets) == 1:
-        ip, number = targets[0]
-        rule = f"meta l4proto {protocol} dnat to {ip}:{number}"
-    else:
-        pairs = ", ".join(f"{i} : {ip} . {number}" for i, (ip, number) in enumerate(targets))
-        rule = f"meta l4proto {protocol} dnat to numgen random mod {len(targets)} map {{ {pairs} }}"
-    return f"  chain {name} {{ {rule}; }}"
+        return f"{targets[0][0]}:{targets[0][1]}"
+    return f"numgen random mod {len(targets)} {_map(dict(enumerate(targets)))}"
+
+
+def _by_client(targets: Sequence[Target]) -> str:
+    chosen = {slot: max(targets, key=lambda t: affinity(str(slot), t)) for slot in range(_SLOTS)}
+    return f"jhash ip saddr mod {_SLOTS} {_map(chosen)}"
+
+
+def affinity(client: str, target: Target) -> bytes:
+    """How much a client leans to a target; the highest wins (rendezvous hashing)."""
+    return hashlib.blake2b(f"{client} {target}".encode(), digest_size=8).digest()
+
+
+def _map(chosen: Mapping[int, Target]) -> str:
+    pairs = ", ".join(f"{slot} : {ip} . {port}" for slot, (ip, port) in chosen.items())
+    return f"map {{ {pairs} }}"

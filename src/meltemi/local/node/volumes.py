@@ -5,121 +5,36 @@ switched in one step, as kubelets do it, so a reader never sees half of an updat
 """
 
 import asyncio
-import base64
 import contextlib
-import datetime
-import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from meltemi.base.clock import Clock
-from meltemi.base.keys import ObjectKey
-from meltemi.base.redacted import Redacted
-from meltemi.kube.client import Client
-from meltemi.kube.informer import Event
-from meltemi.local.node.environment import Environment, field
+from meltemi.local.node.environment import Environment, quantity
 from meltemi.local.node.errors import BadPod, VolumeMissing
-from meltemi.local.node.podspec import (
-    ConfigMapSource,
-    Container,
-    DownwardSource,
-    Item,
-    Pod,
-    Projection,
-    SecretSource,
-    TokenSource,
-    Volume,
-)
+from meltemi.local.node.podspec import Container, HostPath, Pod, Volume, VolumeMount
+from meltemi.local.node.volume_files import File, Sources
 
-log = logging.getLogger(__name__)
+Tmpfs = Callable[[str, int], Awaitable[None]]
+"""Mounts a file system in memory on a directory (path, bytes); 0 bytes takes it away."""
+FindClaim = Callable[[str, str], Path | None]
+"""(namespace, claim) to its directory; None while it is not bound."""
 
-_RENEW_AT = 0.8
-"""The part of a token's life after which a new one is fetched, as kubelets do it."""
+_SET_GROUP = 0o2000
+_MEMORY_SHARE = 2
+"""Memory for an emptyDir in memory without a limit: this part of the machine's."""
 
 
-class File(msgspec.Struct, frozen=True):
-    """One file of a volume."""
+class Owner(msgspec.Struct, frozen=True):
+    """Who reads a pod's volumes."""
 
-    path: str
-    content: bytes
-    mode: int
-
-
-class _Data(msgspec.Struct, frozen=True, rename="camel"):
-    data: dict[str, str] | None = None
-    binary_data: dict[str, str] | None = None
-
-
-class Objects:
-    """ConfigMaps and Secrets of all namespaces, from their informers."""
-
-    def __init__(self) -> None:
-        self._raw: dict[ObjectKey, bytes] = {}
-        self.changed = asyncio.Event()
-        """Replaced and set at each change; take it before looking, wait on it after."""
-
-    def deliver(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if event.raw is None:
-                self._raw.pop(event.key, None)
-            else:
-                self._raw[event.key] = event.raw
-        done, self.changed = self.changed, asyncio.Event()
-        done.set()
-
-    def config_map(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
-        found = self._find("ConfigMap", namespace, name)
-        if found is None:
-            return None
-        plain = {k: v.encode() for k, v in (found.data or {}).items()}
-        return plain | {k: base64.b64decode(v) for k, v in (found.binary_data or {}).items()}
-
-    def secret(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
-        found = self._find("Secret", namespace, name)
-        if found is None:
-            return None
-        return {k: base64.b64decode(v) for k, v in (found.data or {}).items()}
-
-    def _find(self, kind: str, namespace: str, name: str) -> _Data | None:
-        raw = self._raw.get(ObjectKey(kind, namespace, name))
-        return msgspec.json.decode(raw, type=_Data) if raw is not None else None
-
-
-class Tokens:
-    """Service account tokens of one pod, renewed before they expire."""
-
-    def __init__(self, client: Client, clock: Clock, pod: Pod) -> None:
-        self._client = client
-        self._clock = clock
-        self._pod = pod
-        self._held: dict[tuple[str, int], tuple[Redacted, datetime.datetime]] = {}
-
-    async def get(self, source: TokenSource) -> Redacted:
-        """Raises KubeError."""
-        key = (source.audience, source.expiration_seconds)
-        held = self._held.get(key)
-        if held is not None and self._clock.now() < held[1]:
-            return held[0]
-        meta = self._pod.metadata
-        lifetime = datetime.timedelta(seconds=source.expiration_seconds)
-        token = await self._client.create_token(
-            meta.namespace,
-            self._pod.spec.service_account_name,
-            audiences=(source.audience,) if source.audience else (),
-            lifetime=lifetime,
-            pod=(meta.name, meta.uid),
-        )
-        left = token.expires - self._clock.now()
-        self._held[key] = (token.secret, self._clock.now() + left * _RENEW_AT)
-        return token.secret
-
-    def next_renewal(self) -> datetime.datetime | None:
-        """When the first of them has to be renewed."""
-        return min((when for _, when in self._held.values()), default=None)
+    uid: int | None = None
+    """The one user of all containers, if there is one."""
+    gid: int | None = None
+    """fsGroup."""
 
 
 class Volumes:
@@ -127,155 +42,149 @@ class Volumes:
 
     def __init__(
         self,
-        pod: Pod,
         directory: Path,
         *,
-        objects: Objects,
-        tokens: Tokens,
+        sources: Sources,
         environment: Environment,
-        facts: Mapping[str, str],
+        owner: Owner,
+        tmpfs: Tmpfs,
+        claims: FindClaim,
     ) -> None:
-        self._pod = pod
         self._directory = directory
-        self._objects = objects
-        self._tokens = tokens
+        self._sources = sources
         self._environment = environment
-        self._facts = facts
+        self._owner = owner
+        self._tmpfs = tmpfs
+        self._claims = claims
         self._written: dict[str, Sequence[File]] = {}
+        self._made: dict[str, Path] = {}
+        self._in_memory: list[Path] = []
 
-    async def prepare(self) -> None:
+    async def prepare(self, pod: Pod) -> None:
         """Make and fill every volume, or bring it up to date.
 
-        Raises VolumeMissing, BadPod, KubeError.
+        Raises VolumeMissing, BadPod, KubeError, OSError.
         """
-        for volume in self._pod.spec.volumes:
+        for volume in pod.spec.volumes:
             place = self._directory / volume.name
-            files = await self._files(volume)
+            try:
+                files = await self._sources.files(pod, volume, self._environment)
+            except VolumeMissing as error:
+                raise VolumeMissing(f'volume "{volume.name}": {error}') from error
             if files is None:
-                await asyncio.to_thread(_make_plain, volume, place)
+                if volume.name not in self._made:
+                    self._made[volume.name] = await self._make(pod, volume, place)
             elif self._written.get(volume.name) != files:
-                await asyncio.to_thread(_write, place, files)
+                await asyncio.to_thread(_write, place, files, self._owner)
                 self._written[volume.name] = files
+                self._made[volume.name] = place
 
-    def source(self, container: Container, name: str, sub_path: str) -> Path:
-        """Where a volume is on the machine. Raises BadPod."""
-        volume = next((v for v in self._pod.spec.volumes if v.name == name), None)
-        if volume is None:
-            raise BadPod(f"container {container.name}: volumeMounts: no volume is named {name}")
-        base = Path(volume.host_path.path) if volume.host_path else self._directory / name
-        if not sub_path:
-            return base
-        place = Path(os.path.normpath(base / sub_path))
-        if not place.is_relative_to(base):
-            raise BadPod(f"container {container.name}: subPath {sub_path} leads out of the volume")
-        if not place.exists():
-            place.mkdir(parents=True)
+    async def _make(self, pod: Pod, volume: Volume, place: Path) -> Path:
+        """The directory of a volume with content of its own."""
+        if volume.host_path is not None:
+            return await asyncio.to_thread(_host_path, volume.name, volume.host_path)
+        if volume.persistent_volume_claim is not None:
+            name = volume.persistent_volume_claim.claim_name
+            found = self._claims(pod.metadata.namespace, name)
+            if found is None:
+                raise VolumeMissing(f'PersistentVolumeClaim "{name}" not found')
+            await asyncio.to_thread(_make_directory, found, self._owner)
+            return found
+        await asyncio.to_thread(_make_directory, place, self._owner)
+        if volume.empty_dir is not None and volume.empty_dir.medium == "Memory":
+            await self._tmpfs(str(place), size_limit(volume) or _memory() // _MEMORY_SHARE)
+            self._in_memory.append(place)
+            await asyncio.to_thread(_make_directory, place, self._owner)
         return place
 
-    def next_renewal(self) -> datetime.datetime | None:
-        """When a token has to be fetched anew."""
-        return self._tokens.next_renewal()
+    def mount(self, container: Container, mount: VolumeMount, sub_path: str) -> Path:
+        """What of the machine a container sees at a mount. Raises BadPod."""
+        base = self._made.get(mount.name)
+        if base is None:
+            raise BadPod(
+                f"container {container.name}: volumeMounts: no volume is named {mount.name}"
+            )
+        if not sub_path:
+            return base
+        lexical = Path(os.path.normpath(base / sub_path))
+        place = lexical.resolve()
+        # A link in the volume is the container's own work: it must not lead to the machine's files.
+        if not lexical.is_relative_to(base) or not place.is_relative_to(base.resolve()):
+            raise BadPod(f"container {container.name}: subPath {sub_path} leads out of the volume")
+        if not place.exists():
+            _make_directory(place, self._owner)
+        return place
 
-    async def token(self, source: TokenSource) -> Redacted:
-        return await self._tokens.get(source)
-
-    async def _files(self, volume: Volume) -> Sequence[File] | None:
-        """The wanted files; None for a volume that has content of its own."""
-        if volume.config_map is not None:
-            return self._from_config_map(volume.config_map, volume.config_map.default_mode)
-        if volume.secret is not None:
-            return self._from_secret(volume.secret, volume.secret.default_mode)
-        if volume.downward_api is not None:
-            return self._from_pod(volume.downward_api, volume.downward_api.default_mode)
-        if volume.projected is not None:
-            mode = volume.projected.default_mode
-            files: list[File] = []
-            for source in volume.projected.sources:
-                files += await self._projected(source, mode)
-            return files
+    def overfull(self, pod: Pod) -> tuple[str, str] | None:
+        """(volume, limit) of an emptyDir that holds more than its sizeLimit."""
+        for volume in pod.spec.volumes:
+            limit = size_limit(volume)
+            if limit and volume.name in self._made and _used(self._made[volume.name]) > limit:
+                assert volume.empty_dir is not None
+                return volume.name, str(volume.empty_dir.size_limit)
         return None
 
-    async def _projected(self, source: Projection, mode: int) -> Sequence[File]:
-        if source.config_map is not None:
-            return self._from_config_map(source.config_map, mode)
-        if source.secret is not None:
-            return self._from_secret(source.secret, mode)
-        if source.downward_api is not None:
-            return self._from_pod(source.downward_api, mode)
-        if source.service_account_token is not None:
-            token = await self._tokens.get(source.service_account_token)
-            return [File(source.service_account_token.path, token.reveal(), 0o600)]
-        return []
-
-    def _from_config_map(self, source: ConfigMapSource, mode: int) -> Sequence[File]:
-        data = self._objects.config_map(self._pod.metadata.namespace, source.name)
-        return _chosen("ConfigMap", source.name, data, source.items, source.optional, mode)
-
-    def _from_secret(self, source: SecretSource, mode: int) -> Sequence[File]:
-        name = source.secret_name or source.name
-        data = self._objects.secret(self._pod.metadata.namespace, name)
-        return _chosen("Secret", name, data, source.items, source.optional, mode)
-
-    def _from_pod(self, source: DownwardSource, mode: int) -> Sequence[File]:
-        files = []
-        for item in source.items:
-            if item.field_ref is not None:
-                text = field(self._pod, item.field_ref.field_path, self._facts)
-            elif item.resource_field_ref is not None:
-                container = self._pod.spec.containers[0]
-                text = self._environment.resource(container, item.resource_field_ref)
-            else:
-                raise BadPod(
-                    f"downwardAPI item {item.path}: fieldRef or resourceFieldRef is missing"
-                )
-            files.append(File(item.path, text.encode(), item.mode or mode))
-        return files
+    async def remove(self) -> None:
+        """Free the memory of volumes that live there."""
+        for place in self._in_memory:
+            with contextlib.suppress(OSError):
+                await self._tmpfs(str(place), 0)
+        self._in_memory.clear()
 
 
-def _chosen(
-    kind: str,
-    name: str,
-    data: Mapping[str, bytes] | None,
-    items: Sequence[Item],
-    optional: bool,
-    mode: int,
-) -> Sequence[File]:
-    """All keys, or those that `items` choose."""
-    if data is None:
-        if optional:
-            return []
-        raise VolumeMissing(f'{kind} "{name}" not found')
-    if not items:
-        return [File(key, value, mode) for key, value in sorted(data.items())]
-    files = []
-    for item in items:
-        if item.key in data:
-            files.append(File(item.path, data[item.key], item.mode or mode))
-        elif not optional:
-            raise VolumeMissing(f'{kind} "{name}" has no key "{item.key}"')
-    return files
+def size_limit(volume: Volume) -> int:
+    """Bytes that an emptyDir may hold; 0 is without limit. Raises BadPod."""
+    limit = volume.empty_dir.size_limit if volume.empty_dir is not None else None
+    return int(quantity(str(limit))) if limit is not None else 0
 
 
-def _make_plain(volume: Volume, place: Path) -> None:
-    """An emptyDir, or the check of a hostPath. Raises BadPod."""
-    if volume.host_path is not None:
-        path = Path(volume.host_path.path)
-        if volume.host_path.type in ("DirectoryOrCreate", ""):
-            with contextlib.suppress(FileExistsError):
-                path.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            raise BadPod(f"volume {volume.name}: hostPath {path} does not exist")
-        return
-    if volume.persistent_volume_claim is not None:
-        raise BadPod(
-            f"volume {volume.name}: persistentVolumeClaim is not served on one machine; "
-            "use emptyDir or hostPath"
-        )
+def _used(place: Path) -> int:
+    total = 0
+    for directory, _, files in os.walk(place):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+    return total
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _make_directory(place: Path, owner: Owner) -> None:
     place.mkdir(parents=True, exist_ok=True)
-    place.chmod(0o777)
+    mode = 0o777
+    if owner.gid is not None:
+        os.chown(place, -1, owner.gid)
+        mode |= _SET_GROUP
+    place.chmod(mode)
 
 
-def _write(place: Path, files: Sequence[File]) -> None:
+def _host_path(name: str, wanted: HostPath) -> Path:
+    """Check a hostPath, and make it where its type asks for that. Raises BadPod."""
+    path = Path(wanted.path)
+    if wanted.type == "DirectoryOrCreate":
+        path.mkdir(parents=True, exist_ok=True)
+    elif wanted.type == "FileOrCreate" and not path.exists():
+        path.touch()
+    if not path.exists():
+        raise BadPod(f"volume {name}: hostPath {path} does not exist")
+    checks = {
+        "Directory": path.is_dir,
+        "DirectoryOrCreate": path.is_dir,
+        "File": path.is_file,
+        "FileOrCreate": path.is_file,
+        "Socket": path.is_socket,
+        "CharDevice": path.is_char_device,
+        "BlockDevice": path.is_block_device,
+    }
+    check = checks.get(wanted.type)
+    if check is not None and not check():
+        raise BadPod(f"volume {name}: hostPath {path} is not of type {wanted.type}")
+    return path
+
+
+def _write(place: Path, files: Sequence[File], owner: Owner) -> None:
     """Write a new generation, switch `..data` to it, remove the one before."""
     place.mkdir(parents=True, exist_ok=True)
     place.chmod(0o755)
@@ -283,16 +192,14 @@ def _write(place: Path, files: Sequence[File]) -> None:
     old = place / os.readlink(data) if data.is_symlink() else None
     number = int(old.name.removeprefix("..v")) + 1 if old is not None else 1
     new = place / f"..v{number}"
+    shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     tops: set[str] = set()
     for file in files:
         relative = Path(os.path.normpath(file.path))
         if relative.is_absolute() or ".." in relative.parts:
             raise BadPod(f"volume {place.name}: path {file.path} leads out of the volume")
-        target = new / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.content)
-        target.chmod(file.mode | 0o400)
+        _write_file(new / relative, file, owner)
         tops.add(relative.parts[0])
     switch = place / "..switch"
     switch.unlink(missing_ok=True)
@@ -307,3 +214,17 @@ def _write(place: Path, files: Sequence[File]) -> None:
             entry.unlink()
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_file(target: Path, file: File, owner: Owner) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(file.content)
+    mode = file.mode | 0o400
+    if owner.gid is not None:
+        os.chown(target, -1, owner.gid)
+        mode |= 0o040
+    elif file.is_private and owner.uid:
+        os.chown(target, owner.uid, -1)
+    elif file.is_private and owner.uid is None:
+        mode |= 0o044
+    target.chmod(mode)

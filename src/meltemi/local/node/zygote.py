@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -23,10 +23,12 @@ from meltemi.local.node.process import (
     NOT_STARTED,
     Exited,
     Kill,
+    Mounted,
     Report,
     Request,
     Start,
     Started,
+    Tmpfs,
 )
 from meltemi.local.node.rootfs import enter_root
 
@@ -84,6 +86,8 @@ class Zygote:
                 if pid:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, request.signal)
+            case Tmpfs():
+                self._report(Mounted(request.id, _mount_memory(request)))
         return True
 
     def _fork(self, start: Start, fds: Sequence[int]) -> int:
@@ -124,6 +128,19 @@ class Zygote:
         self._channel.send(msgspec.msgpack.encode(report))
 
 
+def _mount_memory(request: Tmpfs) -> str:
+    """Why it could not be done; empty when it was."""
+    try:
+        if request.size:
+            data = f"mode=0777,size={request.size}"
+            syscalls.mount("tmpfs", request.path, "tmpfs", data=data)
+        else:
+            syscalls.unmount(request.path)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return ""
+
+
 def _become(start: Start, fds: Sequence[int]) -> None:
     """In the forked child: turn into the container. Never returns."""
     code = NOT_STARTED
@@ -132,6 +149,9 @@ def _become(start: Start, fds: Sequence[int]) -> None:
         _reset_signals()
         syscalls.die_with_parent(signal.SIGKILL)
         os.setsid()
+        for path in start.cgroups:
+            with open(path, "w", encoding="ascii") as file:
+                file.write("0")
         _enter_namespaces(start)
         for target, fd in enumerate(fds[:3]):
             os.dup2(fd, target)
@@ -146,9 +166,10 @@ def _become(start: Start, fds: Sequence[int]) -> None:
             os.chdir(start.cwd)
         except OSError as error:
             raise OSError(error.errno, f"workingDir {start.cwd}: {error.strerror}") from error
-        if start.program:
+        program, argv = _program(start)
+        if program:
             os.close(failure)
-            code = _run_program(start)
+            code = _run_program(program, argv, start.env)
         else:
             code = NOT_FOUND
             os.execvpe(start.argv[0], start.argv, dict(start.env))
@@ -227,17 +248,28 @@ def _drop_privileges(start: Start) -> None:
         syscalls.no_new_privileges()
 
 
-def _run_program(start: Start) -> int:
+def _program(start: Start) -> tuple[str, tuple[str, ...]]:
+    """The built-in program that is meant, and its arguments."""
+    if start.program or not start.argv:
+        return start.program, start.argv
+    return start.programs.get(os.path.basename(start.argv[0]), ""), start.argv[1:]
+
+
+def _run_program(program: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
     os.environ.clear()
-    os.environ.update(start.env)
-    sys.argv = [start.program, *start.argv]
-    return programs.run(start.program, start.argv, start.env)
+    os.environ.update(env)
+    sys.argv = [program, *argv]
+    return programs.run(program, argv, env)
 
 
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
     syscalls.die_with_parent(signal.SIGKILL)
+    # Mounts of the machine arrive here; ours stay here, and end with this process.
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
+    programs.preload()
     gc.collect()
     gc.freeze()
     Zygote(channel).run()

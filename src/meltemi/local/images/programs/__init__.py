@@ -1,35 +1,30 @@
-"""Programs that stand in for container images: Bookinfo and the tools of its tasks.
+"""Programs that stand in for container images: Bookinfo and the tools of samples and tasks.
 
 `run` is what the node's zygote calls in a forked process; `python -m` runs one by hand.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import cast
 
-from meltemi.local.images.programs import (
-    curl,
-    details,
-    echo,
-    productpage,
-    ratings,
-    reviews,
-    sleep,
-    traffic,
-)
+Main = Callable[[Sequence[str], Mapping[str, str]], int]
+"""(arguments without the program's name, environment) to exit code."""
 
-_MAIN: Mapping[str, Callable[[Sequence[str], Mapping[str, str]], int]] = {
-    "curl": curl.main,
-    "details": details.main,
-    "echo": echo.main,
-    "productpage": productpage.main,
-    "ratings": ratings.main,
-    "reviews": reviews.main,
-    "sleep": sleep.main,
-    "traffic": traffic.main,
-}
+_NAMES = "curl details echo productpage ratings reviews sleep traffic"
+NAMES = frozenset(_NAMES.split())
 
-NAMES = frozenset(_MAIN)
+
+def preload() -> None:
+    """Import every program, so that processes forked from this one share the memory."""
+    for name in NAMES:
+        _main(name)
 
 
 def run(name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Run a program to its end; its exit code. `argv` comes without the program's name."""
-    return _MAIN[name](argv, env)
+    return _main(name)(argv, env)
+
+
+def _main(name: str) -> Main:
+    module = import_module(f"{__name__}.{name.replace('-', '_')}")
+    return cast(Main, module.main)

@@ -1,0 +1,24 @@
+"""What stands in for a container image."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Image(msgspec.Struct, frozen=True):
+    """What a container of an image runs when the pod does not say otherwise."""
+
+    command: tuple[str, ...] = ()
+    """A command of the machine, first its entry point."""
+    program: str = ""
+    """Or a built-in program,"""
+    arguments: tuple[str, ...] = ()
+    """with these arguments when the pod gives none."""
+    is_proxy: bool = False
+    """The proxy's image: Envoy, or the capture rules of `istio-init`."""
+    tools: Mapping[str, str] = {}
+    """Commands of the image that are built-in programs where the machine has none of that name."""
+    env: Mapping[str, str] = {}
+    directory: str = ""
+    user: int = 0
+    """The user of a container that asks not to run as root and does not say as whom."""

@@ -1,0 +1,190 @@
+"""Carries what comes to a socket of the machine on to a Service's ready endpoints."""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+from typing import cast
+
+from meltemi.local.node.services import Port, ServiceTable, Virtual
+from meltemi.local.node.vips import affinity
+
+_CHUNK = 65536
+_CALLER_SECONDS = 60.0
+"""How long the answers to a sender of datagrams find their way back after its last one."""
+_MOST_CALLERS = 1024
+
+Far = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Route:
+    """One port of a Service, and whose turn it is."""
+
+    def __init__(self, table: ServiceTable, namespace: str, service: str, port: int) -> None:
+        self._table = table
+        self._service = (namespace, service)
+        self._port = port
+        self._turn = itertools.count()
+
+    def targets(self, client: str, protocol: str) -> list[tuple[str, int]]:
+        """Endpoints in the order to try them."""
+        service = self._table.get(*self._service)
+        port = self._find(service, protocol)
+        if service is None or port is None:
+            return []
+        ready = list(service.targets(port))
+        if service.has_affinity:
+            return sorted(ready, key=lambda target: affinity(client, target), reverse=True)
+        first = next(self._turn) % len(ready) if ready else 0
+        return ready[first:] + ready[:first]
+
+    def _find(self, service: Virtual | None, protocol: str) -> Port | None:
+        ports = service.ports if service is not None else ()
+        return next((p for p in ports if (p.port, p.protocol) == (self._port, protocol)), None)
+
+
+async def serve_tcp(listening: socket.socket, route: Route) -> None:
+    """Accept until cancelled."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far = await _reach(route, writer.get_extra_info("peername")[0])
+        except OSError:
+            writer.transport.abort()
+            return
+        await _splice(reader, writer, *far)
+
+    server = await asyncio.start_server(connected, sock=listening, limit=_CHUNK)
+    async with server:
+        await server.serve_forever()
+
+
+async def _reach(route: Route, client: str) -> Far:
+    """Connect to the first endpoint that answers. Raises OSError without any."""
+    for ip, port in route.targets(client, "TCP"):
+        with contextlib.suppress(OSError):
+            return await asyncio.open_connection(ip, port, limit=_CHUNK)
+    raise ConnectionRefusedError("no endpoint answers")
+
+
+async def _splice(
+    near_reader: asyncio.StreamReader,
+    near_writer: asyncio.StreamWriter,
+    far_reader: asyncio.StreamReader,
+    far_writer: asyncio.StreamWriter,
+) -> None:
+    """Carry both directions; each ends by itself, as TCP lets it."""
+    try:
+        await asyncio.gather(_pump(near_reader, far_writer), _pump(far_reader, near_writer))
+    finally:
+        for writer in (near_writer, far_writer):
+            writer.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(_CHUNK):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except (ConnectionError, OSError):
+        writer.transport.abort()
+
+
+async def serve_udp(bound: socket.socket, route: Route) -> None:
+    """Pass datagrams on until cancelled."""
+    loop = asyncio.get_running_loop()
+    bound.setblocking(False)
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Near(route), sock=bound)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        transport.close()
+
+
+class _Near(asyncio.DatagramProtocol):
+    """The machine's side: a far side for each sender."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self._callers: dict[tuple[str, int], _Far] = {}
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # The loop's own transports do not derive from the abstract one.
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for far in tuple(self._callers.values()):
+            far.end()
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        far = self._callers.get(addr)
+        if far is None:
+            targets = self._route.targets(addr[0], "UDP")
+            if not targets or len(self._callers) >= _MOST_CALLERS or self._transport is None:
+                return
+            far = self._callers[addr] = _Far(self._transport, addr, self._callers)
+            far.begin(targets[0])
+        far.send(data)
+
+
+class _Far(asyncio.DatagramProtocol):
+    """One sender's way to its endpoint, and back."""
+
+    def __init__(
+        self,
+        near: asyncio.DatagramTransport,
+        caller: tuple[str, int],
+        callers: dict[tuple[str, int], "_Far"],
+    ) -> None:
+        self._near = near
+        self._caller = caller
+        self._callers = callers
+        self._transport: asyncio.DatagramTransport | None = None
+        self._early: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._opening: asyncio.Task[None] | None = None
+
+    def begin(self, target: tuple[str, int]) -> None:
+        self._opening = asyncio.create_task(self._open(target), name="datagrams to an endpoint")
+
+    async def _open(self, target: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_datagram_endpoint(lambda: self, remote_addr=target)
+        except OSError:
+            self.end()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+        for data in self._early:
+            self._transport.sendto(data)
+        self._early.clear()
+
+    def send(self, data: bytes) -> None:
+        self._stay()
+        if self._transport is not None:
+            self._transport.sendto(data)
+        else:
+            self._early.append(data)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._stay()
+        self._near.sendto(data, self._caller)
+
+    def error_received(self, exc: Exception) -> None:
+        self.end()
+
+    def _stay(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_CALLER_SECONDS, self.end)
+
+    def end(self) -> None:
+        self._callers.pop(self._caller, None)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.close()
