@@ -128,10 +128,10 @@ def test_an_unknown_image_names_the_table(mesh: Mesh) -> None:
     mesh.kubectl("run", "stranger", "--image=example.com/stranger:1")
     deadline = time.monotonic() + 20
     said = ""
-    while "--images" not in said and time.monotonic() < deadline:
+    while "image add" not in said and time.monotonic() < deadline:
         said = mesh.kubectl("describe", "pod", "stranger")
     mesh.kubectl("delete", "pod", "stranger", "--now")
-    assert "meltemi up --images FILE" in said
+    assert "meltemi image add example.com/stranger:1 -- COMMAND" in said
 
 
 def test_a_service_without_sidecars_is_reached_by_its_cluster_ip(mesh: Mesh) -> None:

@@ -1,5 +1,6 @@
 """graph: the live traffic graph in a terminal."""
 
+import sys
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -8,6 +9,8 @@ import typer
 from meltemi.cli.mesh import DataOption, ask, running_home
 from meltemi.cli.output import Format, print_data
 from meltemi.cli.proxies import FormatOption
+
+_PIPE_WIDTH = 240
 
 
 def graph(
@@ -33,4 +36,6 @@ def graph(
     from meltemi.console.text import render
     from meltemi.console.types import Graph
 
-    Console().print(render(msgspec.convert(answer, Graph)))
+    # Into a pipe lines go as they are: there is no width they had to fit.
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(width=width).print(render(msgspec.convert(answer, Graph)))

@@ -123,7 +123,9 @@ def _settings(controller: str, wanted: Wanted, is_unified: bool) -> Sequence[tup
     """(file, value) for one controller."""
     match controller:
         case "memory" if wanted.memory and is_unified:
-            return [("memory.max", str(wanted.memory)), ("memory.swap.max", "0")]
+            limit = str(wanted.memory)
+            # The container ends as a whole, not just the process that asked for too much.
+            return [("memory.max", limit), ("memory.swap.max", "0"), ("memory.oom.group", "1")]
         case "memory" if wanted.memory:
             limit = str(wanted.memory)
             return [("memory.limit_in_bytes", limit), ("memory.memsw.limit_in_bytes", limit)]

@@ -37,6 +37,7 @@ _LEAST_GRACE = 2.0
 _MOST_SAID = 4096
 """Bytes of a termination message."""
 _HOOK_LIMIT = 3600
+_KILLED = 128 + signal.SIGKILL
 
 Prepare = Callable[[], Awaitable[Start]]
 """Makes everything ready for a start; raises NodeError, KubeError."""
@@ -341,7 +342,7 @@ class Runner:
         await self._pause(limit, self._machine.objects.changed)
 
     def _end_run(self, ended: Exited, since: str, *, reason: str = "", message: str = "") -> None:
-        is_killed = ended.signal == signal.SIGKILL and self._machine.cgroups.ran_out_of_memory(
+        is_killed = ended.code == _KILLED and self._machine.cgroups.ran_out_of_memory(
             self._pod.metadata.uid, self.container.name
         )
         reason = reason or ("OOMKilled" if is_killed else "Error" if ended.code else "Completed")
@@ -355,7 +356,8 @@ class Runner:
         )
         self._process = self._health = None
         self.started.clear()
-        is_done = self.container in self._pod.spec.init_containers and ended.code == 0
+        is_init = self.container in self._pod.spec.init_containers
+        is_done = is_init and not self.container.is_sidecar and ended.code == 0
         self._set(state=terminated, last=terminated, is_ready=is_done, is_started=False)
 
     def _last_words(self, code: int) -> str:

@@ -60,7 +60,7 @@ class Worker:
         self._dirty = asyncio.Event()
         self._deleted = asyncio.Event()
         self._refresh = asyncio.Event()
-        """Metadata has changed, which volumes may show."""
+        """Replaced and set when the object has changed; take it before looking at the object."""
         self._failure: tuple[str, str] | None = None
         if pod.status.phase == "Failed" and pod.status.reason:
             self._failure = (pod.status.reason, pod.status.message)
@@ -96,7 +96,8 @@ class Worker:
         if pod.metadata.deletion_timestamp is not None:
             self._deleted.set()
         if before.metadata != pod.metadata or before.spec != pod.spec:
-            self._refresh.set()
+            done, self._refresh = self._refresh, asyncio.Event()
+            done.set()
         if pod.spec.readiness_gates and before.status.conditions != pod.status.conditions:
             self._dirty.set()
 
@@ -202,12 +203,13 @@ class Worker:
     async def _debuggers(self, group: asyncio.TaskGroup) -> None:
         """Ephemeral containers, which `kubectl debug` adds to a pod that runs."""
         while True:
+            refresh = self._refresh
             for container in self.pod.spec.ephemeral_containers:
                 if container.name not in self.runners:
                     runner = self._runner(container, None)
                     self.runners[container.name] = runner
                     group.create_task(runner.run(), name=f"debugger {container.name}")
-            await self._refresh.wait()
+            await refresh.wait()
 
     async def _connect(self) -> None:
         if self.pod.spec.host_network:
@@ -248,11 +250,12 @@ class Worker:
     async def _refresh_volumes(self) -> None:
         """Follow changes of objects and of the pod, and renew tokens before they expire."""
         assert self._volumes is not None
+        changed, refresh = self._machine.objects.changed, self._refresh
         while True:
-            self._refresh = asyncio.Event()
-            changed, due = self._machine.objects.changed, self._tokens.next_renewal()
+            due = self._tokens.next_renewal()
             wait = (due - self._machine.clock.now()).total_seconds() if due is not None else None
-            await first_of(changed, self._refresh, max(wait, 1.0) if wait is not None else None)
+            await first_of(changed, refresh, max(wait, 1.0) if wait is not None else None)
+            changed, refresh = self._machine.objects.changed, self._refresh
             try:
                 await self._volumes.prepare(self.pod)
                 if self._sidecar is not None:

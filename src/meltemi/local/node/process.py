@@ -72,15 +72,15 @@ class Kill(msgspec.Struct, frozen=True, tag=True):
 
 
 class Tmpfs(msgspec.Struct, frozen=True, tag=True):
-    """Mount a file system in memory where every container can see it; with size 0 take it away.
+    """Mount a file system in memory where every container can see it.
 
     It ends with the zygote, so that none is left behind.
     """
 
     id: int
     path: str
-    size: int
-    """Bytes."""
+    options: str
+    """Such as `size=1048576,mode=0777`; without any the mount is taken away."""
 
 
 Request = Start | Kill | Tmpfs

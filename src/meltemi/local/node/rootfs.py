@@ -80,7 +80,7 @@ def _show_machine(new: str, upper: str, work: str) -> None:
             _overlay(entry.path, target, f"{upper}/{entry.name}", f"{work}/{entry.name}")
     for name in os.listdir(upper):
         if not os.path.lexists(f"{new}/{name}"):
-            os.makedirs(f"{new}/{name}", exist_ok=True)
+            _make_target(f"{new}/{name}", os.path.isdir(f"{upper}/{name}"), exists=False)
             syscalls.bind(f"{upper}/{name}", f"{new}/{name}")
 
 

@@ -105,8 +105,8 @@ class Spawner:
             raise NotStarted(failure.decode(errors="replace"))
         return process
 
-    async def tmpfs(self, path: str, size: int) -> None:
-        """Mount memory on a directory, as all containers to come see it; 0 bytes takes it away.
+    async def tmpfs(self, path: str, options: str) -> None:
+        """Mount memory on a directory, as all containers to come see it; no options end that.
 
         Raises OSError.
         """
@@ -114,7 +114,7 @@ class Spawner:
         self._next += 1
         answer: asyncio.Future[Mounted] = asyncio.get_running_loop().create_future()
         self._mounts[number] = answer
-        self.send(Tmpfs(number, path, size))
+        self.send(Tmpfs(number, path, options))
         failure = (await answer).failure
         if failure:
             raise OSError(failure)

@@ -200,7 +200,7 @@ def _gated(pod: Pod, whole: tuple[bool, str, str]) -> tuple[bool, str, str]:
 
 def _is_done(container: Container, state: ContainerState) -> bool:
     if container.is_sidecar:
-        return state.is_started
+        return state.is_started or state.last is not None
     return isinstance(state.state, Terminated) and state.state.code == 0
 
 

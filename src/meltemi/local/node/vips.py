@@ -43,7 +43,7 @@ def ruleset(services: Iterable[Virtual], subnet: Subnet) -> str:
     lines = [f"add table {table}", f"delete table {table}", f"table {table} {{", *entries.chains]
     rules = [f'iifname "{subnet.bridge}" {jump}'] if jump else []
     lines += _hook("prerouting", "type nat hook prerouting priority dstnat", rules)
-    lines += _hook("output", "type nat hook output priority dstnat", [jump] if jump else [])
+    lines += _hook("output", "type nat hook output priority -100", [jump] if jump else [])
     rules = [f'ip saddr {subnet.pods} oifname != "{subnet.bridge}" masquerade']
     if entries.loops:
         pairs = ", ".join(sorted(entries.loops))

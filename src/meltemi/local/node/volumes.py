@@ -18,8 +18,8 @@ from meltemi.local.node.errors import BadPod, VolumeMissing
 from meltemi.local.node.podspec import Container, HostPath, Pod, Volume, VolumeMount
 from meltemi.local.node.volume_files import File, Sources
 
-Tmpfs = Callable[[str, int], Awaitable[None]]
-"""Mounts a file system in memory on a directory (path, bytes); 0 bytes takes it away."""
+Tmpfs = Callable[[str, str], Awaitable[None]]
+"""Mounts a file system in memory on a directory (path, options); no options take it away."""
 FindClaim = Callable[[str, str], Path | None]
 """(namespace, claim) to its directory; None while it is not bound."""
 
@@ -92,9 +92,10 @@ class Volumes:
             return found
         await asyncio.to_thread(_make_directory, place, self._owner)
         if volume.empty_dir is not None and volume.empty_dir.medium == "Memory":
-            await self._tmpfs(str(place), size_limit(volume) or _memory() // _MEMORY_SHARE)
+            size = size_limit(volume) or _memory() // _MEMORY_SHARE
+            options = f"size={size},mode={_mode(self._owner):o},gid={self._owner.gid or 0}"
+            await self._tmpfs(str(place), options)
             self._in_memory.append(place)
-            await asyncio.to_thread(_make_directory, place, self._owner)
         return place
 
     def mount(self, container: Container, mount: VolumeMount, sub_path: str) -> Path:
@@ -128,7 +129,7 @@ class Volumes:
         """Free the memory of volumes that live there."""
         for place in self._in_memory:
             with contextlib.suppress(OSError):
-                await self._tmpfs(str(place), 0)
+                await self._tmpfs(str(place), "")
         self._in_memory.clear()
 
 
@@ -153,11 +154,13 @@ def _memory() -> int:
 
 def _make_directory(place: Path, owner: Owner) -> None:
     place.mkdir(parents=True, exist_ok=True)
-    mode = 0o777
     if owner.gid is not None:
         os.chown(place, -1, owner.gid)
-        mode |= _SET_GROUP
-    place.chmod(mode)
+    place.chmod(_mode(owner))
+
+
+def _mode(owner: Owner) -> int:
+    return 0o777 if owner.gid is None else 0o777 | _SET_GROUP
 
 
 def _host_path(name: str, wanted: HostPath) -> Path:

@@ -131,9 +131,8 @@ class Zygote:
 def _mount_memory(request: Tmpfs) -> str:
     """Why it could not be done; empty when it was."""
     try:
-        if request.size:
-            data = f"mode=0777,size={request.size}"
-            syscalls.mount("tmpfs", request.path, "tmpfs", data=data)
+        if request.options:
+            syscalls.mount("tmpfs", request.path, "tmpfs", data=request.options)
         else:
             syscalls.unmount(request.path)
     except OSError as error:
@@ -174,8 +173,10 @@ def _become(start: Start, fds: Sequence[int]) -> None:
             code = NOT_FOUND
             os.execvpe(start.argv[0], start.argv, dict(start.env))
     except OSError as error:
-        what = error.filename or (start.argv[0] if code == NOT_FOUND and start.argv else "")
+        what = start.argv[0] if code == NOT_FOUND and start.argv else error.filename
         text = f"{what}: {error.strerror}" if what else str(error.strerror)
+        if code == NOT_FOUND:
+            text += " on this machine, whose programs stand in for the image's"
         with contextlib.suppress(OSError):
             os.write(failure, text.encode())
     except SystemExit as error:
