@@ -10,13 +10,20 @@ from typing import cast
 Main = Callable[[Sequence[str], Mapping[str, str]], int]
 """(arguments without the program's name, environment) to exit code."""
 
-_NAMES = "curl details echo productpage ratings reviews sleep traffic"
+_NAMES = (
+    "curl details echo fortio h2-echo helloworld http-echo httpbin nc nslookup productpage "
+    "ratings reviews sleep tcp-echo traffic web wget"
+)
 NAMES = frozenset(_NAMES.split())
 
 
+_LATE = frozenset({"h2-echo"})
+"""Programs with libraries of their own, imported when they run."""
+
+
 def preload() -> None:
-    """Import every program, so that processes forked from this one share the memory."""
-    for name in NAMES:
+    """Import the programs, so that processes forked from this one share the memory."""
+    for name in NAMES - _LATE:
         _main(name)
 
 

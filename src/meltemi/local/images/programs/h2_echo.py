@@ -110,7 +110,9 @@ class Connection(asyncio.Protocol):
     def _begin(self, number: int) -> None:
         call = self._calls[number]
         if call.is_grpc:
-            self._h2.send_headers(number, [(":status", "200"), ("content-type", "application/grpc")])
+            self._h2.send_headers(
+                number, [(":status", "200"), ("content-type", "application/grpc")]
+            )
 
     def _more(self, number: int, data: bytes) -> None:
         call = self._calls[number]

@@ -23,9 +23,12 @@ from meltemi.local.images.programs.service import log_requests, serve
 _LONGEST_DELAY = 10.0
 _MOST_BYTES = 100 << 10
 _MOST_LINES = 100
+_MOST_BODY = 64 << 20
 _BODY_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _TEAPOT = "I am a teapot.\n"
-_PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1><p>{1}</p></body></html>"
+_PAGE = (
+    "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1><p>{1}</p></body></html>"
+)
 _POEM = "The wind from the north is called meltemi; it fills the sails and clears the sky."
 
 
@@ -37,53 +40,57 @@ class Httpbin:
         self._lists = lists
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[log_requests], client_max_size=64 << 20)
-        get, every = web.get, lambda path, handler: web.route("*", path, handler)
-        app.add_routes(
-            [
-                get("/", self._index),
-                get("/get", self._get),
-                *(web.route(m, f"/{m.lower()}", self._with_body) for m in _BODY_METHODS),
-                every("/anything{rest:(/.*)?}", self._with_body),
-                get("/headers", self._headers),
-                get("/ip", self._ip),
-                get("/user-agent", self._user_agent),
-                get("/uuid", self._uuid),
-                get("/hostname", self._host),
-                every("/status/{codes}", self._status),
-                every("/delay/{seconds}", self._delay),
-                get("/redirect/{count:[0-9]+}", self._redirect),
-                get("/relative-redirect/{count:[0-9]+}", self._redirect),
-                get("/absolute-redirect/{count:[0-9]+}", self._redirect),
-                every("/redirect-to", self._redirect_to),
-                get("/cookies", self._cookies),
-                get("/cookies/set", self._set_cookies),
-                get("/cookies/set/{name}/{value}", self._set_cookie),
-                get("/cookies/delete", self._delete_cookies),
-                get("/basic-auth/{user}/{password}", self._basic),
-                get("/hidden-basic-auth/{user}/{password}", self._basic),
-                get("/bearer", self._bearer),
-                get("/gzip", self._gzip),
-                get("/deflate", self._deflate),
-                get("/bytes/{count:[0-9]+}", self._bytes),
-                get("/stream-bytes/{count:[0-9]+}", self._bytes),
-                get("/stream/{count:[0-9]+}", self._stream),
-                get("/drip", self._drip),
-                get("/base64/{value}", self._base64),
-                every("/response-headers", self._response_headers),
-                get("/cache", self._cache),
-                get("/cache/{seconds:[0-9]+}", self._cache_for),
-                get("/etag/{tag}", self._etag),
-                get("/html", self._html),
-                get("/json", self._json),
-                get("/xml", self._xml),
-                get("/robots.txt", self._robots),
-                get("/deny", self._deny),
-                get("/encoding/utf8", self._utf8),
-                get("/websocket/echo", self._websocket),
-            ]
-        )
+        app = web.Application(middlewares=[log_requests], client_max_size=_MOST_BODY)
+        app.add_routes([*self._about_requests(), *self._about_answers()])
         return app
+
+    def _about_requests(self) -> Sequence[web.RouteDef]:
+        return [
+            web.get("/", self._index),
+            web.get("/get", self._get),
+            *(web.route(m, f"/{m.lower()}", self._with_body) for m in _BODY_METHODS),
+            web.route("*", "/anything{rest:(/.*)?}", self._with_body),
+            web.get("/headers", self._headers),
+            web.get("/ip", self._ip),
+            web.get("/user-agent", self._user_agent),
+            web.get("/uuid", self._uuid),
+            web.get("/hostname", self._host),
+            web.get("/cookies", self._cookies),
+            web.get("/cookies/set", self._set_cookies),
+            web.get("/cookies/set/{name}/{value}", self._set_cookie),
+            web.get("/cookies/delete", self._delete_cookies),
+            web.get("/basic-auth/{user}/{password}", self._basic),
+            web.get("/hidden-basic-auth/{user}/{password}", self._basic),
+            web.get("/bearer", self._bearer),
+            web.get("/websocket/echo", self._websocket),
+        ]
+
+    def _about_answers(self) -> Sequence[web.RouteDef]:
+        return [
+            web.route("*", "/status/{codes}", self._status),
+            web.route("*", "/delay/{seconds}", self._delay),
+            web.get("/redirect/{count:[0-9]+}", self._redirect),
+            web.get("/relative-redirect/{count:[0-9]+}", self._redirect),
+            web.get("/absolute-redirect/{count:[0-9]+}", self._redirect),
+            web.route("*", "/redirect-to", self._redirect_to),
+            web.get("/gzip", self._gzip),
+            web.get("/deflate", self._deflate),
+            web.get("/bytes/{count:[0-9]+}", self._bytes),
+            web.get("/stream-bytes/{count:[0-9]+}", self._bytes),
+            web.get("/stream/{count:[0-9]+}", self._stream),
+            web.get("/drip", self._drip),
+            web.get("/base64/{value}", self._base64),
+            web.route("*", "/response-headers", self._response_headers),
+            web.get("/cache", self._cache),
+            web.get("/cache/{seconds:[0-9]+}", self._cache_for),
+            web.get("/etag/{tag}", self._etag),
+            web.get("/html", self._html),
+            web.get("/json", self._json),
+            web.get("/xml", self._xml),
+            web.get("/robots.txt", self._robots),
+            web.get("/deny", self._deny),
+            web.get("/encoding/utf8", self._utf8),
+        ]
 
     def _mapping(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Several values of a name are a list; with `lists`, one is, too."""
@@ -313,7 +320,9 @@ class Httpbin:
         return web.Response(text="Robots are not welcome here.\n")
 
     async def _utf8(self, _: web.Request) -> web.Response:
-        return web.Response(text=_PAGE.format("Μελτέμι", "ἄνεμος · ветер · 風"), content_type="text/html")
+        return web.Response(
+            text=_PAGE.format("Μελτέμι", "ἄνεμος · ветер · 風"), content_type="text/html"
+        )
 
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()

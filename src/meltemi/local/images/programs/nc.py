@@ -1,4 +1,4 @@
-"""nc: connects or listens, TCP or UDP (`nc -z HOST PORT`, `nc -l -p PORT`, `echo x | nc HOST PORT`)."""
+"""nc: connects or listens, by TCP or UDP: `nc -z HOST PORT`, `nc -lp PORT`, `nc HOST PORT`."""
 
 import argparse
 import os
@@ -56,7 +56,7 @@ def _open(options: argparse.Namespace) -> socket.socket:
     else:
         sock = socket.create_connection((host, port), timeout=options.w)
     sock.settimeout(None)
-    if options.v or options.z and not options.u:
+    if options.v or (options.z and not options.u):
         print(f"{host} ({sock.getpeername()[0]}:{port}) open", file=sys.stderr)
     return sock
 

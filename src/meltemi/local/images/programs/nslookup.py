@@ -1,6 +1,5 @@
 """nslookup NAME [SERVER]: what the pod's name server answers."""
 
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +11,9 @@ _SECONDS = 5.0
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Options such as -type=srv choose the record; without any A and AAAA are asked for."""
     words = [word for word in argv if not word.startswith("-")]
-    types = [w.partition("=")[2].upper() for w in argv if w.startswith(("-type=", "-query=", "-q="))]
+    types = [
+        w.partition("=")[2].upper() for w in argv if w.startswith(("-type=", "-query=", "-q="))
+    ]
     if not words:
         print("usage: nslookup [-type=TYPE] NAME [SERVER]", file=sys.stderr)
         return 2
@@ -56,7 +57,7 @@ def _show(name: str, server: str, types: Sequence[str]) -> bool:
     for kind in types:
         try:
             answer = DNSRecord.parse(DNSRecord.question(name, kind).send(server, timeout=_SECONDS))
-        except (OSError, socket.timeout) as error:
+        except (TimeoutError, OSError) as error:
             print(f";; connection to {server}: {error}", file=sys.stderr)
             return False
         if RCODE[answer.header.rcode] != "NOERROR":
