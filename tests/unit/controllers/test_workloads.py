@@ -81,7 +81,7 @@ async def test_daemon_set_has_one_pod_and_replaces_it(cluster: Cluster) -> None:
     await cluster.until(
         lambda: cluster.get("DaemonSet", "agent")["status"]["updatedNumberScheduled"] == 1
     )
-    assert len(cluster.all("Pod")) == 1
+    await cluster.until(lambda: len(cluster.all("Pod")) == 1)
     assert cluster.most_pods == 1
 
 

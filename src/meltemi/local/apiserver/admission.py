@@ -3,23 +3,26 @@
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
 """
 
-import asyncio
 import base64
-import copy
 import logging
-import ssl
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
-import aiohttp
+import msgspec
 import orjson
 
 from meltemi.api.kinds import Kind
+from meltemi.local.apiserver.accounts import mount_account
+from meltemi.local.apiserver.cel import CelError, Expression
+from meltemi.local.apiserver.convert import converted
 from meltemi.local.apiserver.errors import StatusError, bad_request, internal
-from meltemi.local.apiserver.operations import User, Write
+from meltemi.local.apiserver.operations import Write
 from meltemi.local.apiserver.patch import json_patch
+from meltemi.local.apiserver.reviews import described
 from meltemi.local.apiserver.selectors import matches_selector
 from meltemi.local.apiserver.store import Resource, Store
+from meltemi.local.apiserver.webhooks import Caller, WebhookFailed
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -33,12 +36,11 @@ class Admission:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._session: aiohttp.ClientSession | None = None
-        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._caller = Caller(store)
+        self._conditions: dict[str, Expression] = {}
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._caller.close()
 
     async def admit(
         self,
@@ -49,178 +51,232 @@ class Admission:
         write: Write,
         subresource: str,
     ) -> Json | None:
-        """The object as mutating webhooks leave it. Raises what a refusal or a failure means."""
+        """The object as mutating webhooks leave it. Raises what a refusal or a failure means.
+
+        Webhooks are never asked about webhooks' own configurations.
+        """
         if kind.group == _GROUP:
             return data
-        request = _Request(kind, operation, before, write, subresource)
-        for hook in self._matching(_MUTATING, request, data):
-            answer = await self._call(hook, request, data)
-            if answer is not None and answer.get("patch") and data is not None:
-                data = json_patch(
-                    copy.deepcopy(data), orjson.loads(base64.b64decode(answer["patch"]))
-                )
-        for hook in self._matching(_VALIDATING, request, data):
-            await self._call(hook, request, data)
+        happening = _Happening(kind, operation, before, write, subresource)
+        data = await self._mutate(happening, data)
+        for hook in self._hooks(_VALIDATING):
+            rule = self._rule(hook, happening, data)
+            if rule is not None:
+                await self._ask(hook, rule, happening, data)
         return data
 
-    def _matching(self, resource: Resource, request: "_Request", data: Json | None) -> list[Json]:
+    def _hooks(self, resource: Resource) -> list[Json]:
         return [
             hook
             for entry in self._store.entries(resource)
             for hook in entry.data.get("webhooks") or ()
-            if request.is_meant_by(hook, data, self._namespace_labels(request, data))
         ]
 
-    def _namespace_labels(self, request: "_Request", data: Json | None) -> Json | None:
-        meta = (data or request.before or {}).get("metadata", {})
-        name = meta.get("namespace")
-        if request.kind.name == "Namespace":
-            return meta.get("labels") or {}
-        if not name:
+    async def _mutate(self, happening: "_Happening", data: Json | None) -> Json | None:
+        """Every webhook once; then once more those that want it and came before a change."""
+        again: list[Json] = []
+        asked: list[Json] = []
+        for hook in self._hooks(_MUTATING):
+            changed = await self._mutated(hook, happening, data)
+            if changed is not data:
+                again = [h for h in asked if h.get("reinvocationPolicy") == "IfNeeded"]
+            asked.append(hook)
+            data = changed
+        for hook in again:
+            data = await self._mutated(hook, happening, data)
+        return data
+
+    async def _mutated(self, hook: Json, happening: "_Happening", data: Json | None) -> Json | None:
+        rule = self._rule(hook, happening, data)
+        if rule is None:
+            return data
+        response = await self._ask(hook, rule, happening, data)
+        if response is None or not response.get("patch") or data is None:
+            return data
+        try:
+            patch = orjson.loads(base64.b64decode(response["patch"]))
+            changed = json_patch(orjson.loads(orjson.dumps(data)), patch)
+        except (ValueError, TypeError, StatusError) as error:
+            if hook.get("failurePolicy") == "Ignore":
+                log.warning("webhook %s: its patch is ignored: %s", hook["name"], error)
+                return data
+            raise internal(
+                f'failed calling webhook "{hook["name"]}": its patch: {error}'
+            ) from error
+        if changed == data:
+            return data
+        if happening.kind.name == "Pod" and happening.operation == "CREATE":
+            mount_account(self._store, changed)
+        changed["apiVersion"] = happening.kind.api_version
+        return changed
+
+    def _rule(self, hook: Json, happening: "_Happening", data: Json | None) -> str | None:
+        """The version in which a webhook wants to see this; None when it is not meant."""
+        version = happening.version_for(hook)
+        if version is None:
             return None
-        found = self._store.get(Resource("", "namespaces"), "", name)
+        labels = self._namespace_labels(happening, data)
+        if labels is not None and not matches_selector(hook.get("namespaceSelector"), labels):
+            return None
+        objects = [o for o in (data, happening.before) if o is not None]
+        found = [o["metadata"].get("labels") or {} for o in objects]
+        if not any(matches_selector(hook.get("objectSelector"), own) for own in found):
+            return None
+        return version if self._conditions_hold(hook, version, happening, data) else None
+
+    def _namespace_labels(self, happening: "_Happening", data: Json | None) -> Json | None:
+        """None for what is in no namespace: the selector does not count there."""
+        meta = (data or happening.before or {}).get("metadata", {})
+        if happening.kind.name == "Namespace":
+            return meta.get("labels") or {}
+        if not happening.kind.namespaced:
+            return None
+        found = self._store.get(Resource("", "namespaces"), "", meta.get("namespace", ""))
         return (found.data["metadata"].get("labels") or {}) if found else {}
 
-    async def _call(self, hook: Json, request: "_Request", data: Json | None) -> Json | None:
+    def _conditions_hold(
+        self, hook: Json, version: str, happening: "_Happening", data: Json | None
+    ) -> bool:
+        conditions = hook.get("matchConditions") or ()
+        if not conditions:
+            return True
+        request = happening.review(version, data)["request"]
+        variables = {
+            "object": request["object"], "oldObject": request["oldObject"], "request": request,
+        }  # fmt: skip
+        failed = ""
+        for condition in conditions:
+            try:
+                if self._expression(condition["expression"]).value(variables) is not True:
+                    return False
+            except CelError as error:
+                failed = f"{condition.get('name')}: {error}"
+        if not failed:
+            return True
+        if hook.get("failurePolicy") == "Ignore":
+            return False
+        raise internal(f'failed calling webhook "{hook["name"]}": match condition {failed}')
+
+    def _expression(self, text: str) -> Expression:
+        if text not in self._conditions:
+            self._conditions[text] = Expression(text)
+        return self._conditions[text]
+
+    async def _ask(
+        self, hook: Json, version: str, happening: "_Happening", data: Json | None
+    ) -> Json | None:
         """One webhook's response; None when it failed and says that failures are ignored."""
-        if request.write.dry_run and hook.get("sideEffects") not in ("None", "NoneOnDryRun"):
+        write = happening.write
+        if write.dry_run and hook.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f"admission webhook {hook['name']!r} does not support dry run")
-        review = request.review(data)
+        review = happening.review(version, data)
         try:
-            answer = await self._post(hook, review)
-            response: Json = answer["response"]
-            if response.get("uid") != review["request"]["uid"]:
-                raise ValueError("the response is for another request")
-        except (aiohttp.ClientError, TimeoutError, OSError, KeyError, TypeError, ValueError) as e:
+            response = await self._caller.call(hook, review)
+        except WebhookFailed as error:
             if hook.get("failurePolicy") == "Ignore":
-                log.warning("webhook %s failed and is ignored: %s", hook["name"], e)
+                log.warning("webhook %s failed and is ignored: %s", hook["name"], error)
                 return None
-            reason = str(e) or type(e).__name__
-            raise internal(f'failed calling webhook "{hook["name"]}": {reason}') from e
+            raise internal(f'failed calling webhook "{hook["name"]}": {error}') from error
         for warning in response.get("warnings") or ():
-            request.write.warn(warning)
+            write.warn(str(warning))
         if not response.get("allowed"):
             raise _denied(hook["name"], response.get("status") or {})
         return response
 
-    async def _post(self, hook: Json, review: Json) -> Json:
-        config = hook["clientConfig"]
-        url = config.get("url") or self._service_url(config["service"])
-        if self._session is None:
-            self._session = aiohttp.ClientSession(trust_env=False)
-        timeout = aiohttp.ClientTimeout(total=hook.get("timeoutSeconds") or 10)
-        async with asyncio.timeout(timeout.total):
-            async with self._session.post(
-                url,
-                data=orjson.dumps(review),
-                headers={"Content-Type": "application/json"},
-                ssl=self._context(config.get("caBundle", "")),
-                timeout=timeout,
-                allow_redirects=False,
-                server_hostname=_server_name(config),
-            ) as reply:
-                body = await reply.read()
-        if reply.status != 200:
-            raise ValueError(f"it answered {reply.status}")
-        parsed: Json = orjson.loads(body)
-        return parsed
-
-    def _context(self, bundle: str) -> ssl.SSLContext:
-        if bundle not in self._contexts:
-            pem = base64.b64decode(bundle).decode() if bundle else None
-            self._contexts[bundle] = ssl.create_default_context(cadata=pem)
-        return self._contexts[bundle]
-
-    def _service_url(self, service: Json) -> str:
-        """A ready endpoint of a Service."""
-        slices = self._store.entries(
-            Resource("discovery.k8s.io", "endpointslices"), service["namespace"]
-        )
-        for entry in slices:
-            labels = entry.data["metadata"].get("labels") or {}
-            if labels.get("kubernetes.io/service-name") != service["name"]:
-                continue
-            for endpoint in entry.data.get("endpoints") or ():
-                if (endpoint.get("conditions") or {}).get("ready") is not False:
-                    port = entry.data["ports"][0]["port"]
-                    return f"https://{endpoint['addresses'][0]}:{port}{service.get('path', '/')}"
-        raise ValueError(f"service {service['namespace']}/{service['name']} has no ready endpoint")
-
-
-def _server_name(config: Json) -> str | None:
-    service = config.get("service")
-    return f"{service['name']}.{service['namespace']}.svc" if service else None
-
 
 def _denied(name: str, status: Json) -> StatusError:
-    message = status.get("message") or status.get("reason") or "without a reason"
-    code = int(status.get("code") or 403)
-    reason = status.get("reason") or ("Forbidden" if code == 403 else "Invalid")
-    text = f'admission webhook "{name}" denied the request: {message}'
+    message = status.get("message") or status.get("reason")
+    said = f": {message}" if message else " without explanation"
+    code = status.get("code")
+    code = code if isinstance(code, int) and 400 <= code < 600 else 403
+    reason = str(status.get("reason") or ("Forbidden" if code == 403 else "Invalid"))
+    text = f'admission webhook "{name}" denied the request{said}'
     return StatusError(code, reason, text, details=status.get("details"))
 
 
-class _Request:
+class _Happening(msgspec.Struct, frozen=True):
     """What is about to happen, as webhooks match it and are told of it."""
 
-    def __init__(
-        self, kind: Kind, operation: str, before: Json | None, write: Write, subresource: str
-    ) -> None:
-        self.kind = kind
-        self.operation = operation
-        self.before = before
-        self.write = write
-        self.subresource = subresource
+    kind: Kind
+    operation: str
+    before: Json | None
+    write: Write
+    subresource: str
 
-    def is_meant_by(self, hook: Json, data: Json | None, namespace: Json | None) -> bool:
-        if not any(self._rule(rule) for rule in hook.get("rules") or ()):
-            return False
-        if namespace is not None and not matches_selector(hook.get("namespaceSelector"), namespace):
-            return False
-        objects = [o for o in (data, self.before) if o is not None]
-        labels = [o["metadata"].get("labels") or {} for o in objects]
-        return any(matches_selector(hook.get("objectSelector"), found) for found in labels)
+    @property
+    def version(self) -> str:
+        return self.write.version or self.kind.versions[0]
 
-    def _rule(self, rule: Json) -> bool:
-        operations = rule.get("operations") or ()
-        if "*" not in operations and self.operation not in operations:
-            return False
-        groups, versions = rule.get("apiGroups") or (), rule.get("apiVersions") or ()
-        if "*" not in groups and self.kind.group not in groups:
-            return False
-        if "*" not in versions and not set(versions) & set(self.kind.versions):
-            return False
-        own = f"{self.kind.plural}/{self.subresource}" if self.subresource else self.kind.plural
-        wanted = {own, f"*/{self.subresource}" if self.subresource else "*", "*/*"}
-        if not wanted & set(rule.get("resources") or ()):
+    def version_for(self, hook: Json) -> str | None:
+        """The version asked for where a rule names it; else, with Equivalent, another one."""
+        versions = [self.version]
+        if hook.get("matchPolicy", "Equivalent") == "Equivalent":
+            versions += [v for v in self.kind.versions if v != self.version]
+        for version in versions:
+            if any(self._matches(rule, version) for rule in hook.get("rules") or ()):
+                return version
+        return None
+
+    def _matches(self, rule: Json, version: str) -> bool:
+        for field, own in (
+            ("operations", self.operation),
+            ("apiGroups", self.kind.group),
+            ("apiVersions", version),
+        ):
+            listed = rule.get(field) or ()
+            if "*" not in listed and own not in listed:
+                return False
+        if not set(self._resources()) & set(rule.get("resources") or ()):
             return False
         scope = rule.get("scope", "*")
         return bool(scope == "*" or (scope == "Namespaced") == self.kind.namespaced)
 
-    def review(self, data: Json | None) -> Json:
+    def _resources(self) -> Iterator[str]:
+        plural, below = self.kind.plural, self.subresource
+        yield "*/*"
+        if below:
+            yield from (f"{plural}/{below}", f"*/{below}", f"{plural}/*")
+        else:
+            yield from (plural, "*")
+
+    def review(self, version: str, data: Json | None) -> Json:
         kind, meta = self.kind, (data or self.before or {}).get("metadata", {})
-        group_version_kind = {"group": kind.group, "version": kind.versions[0], "kind": kind.name}
-        resource = {"group": kind.group, "version": kind.versions[0], "resource": kind.plural}
+        request: Json = {
+            "uid": str(uuid.uuid4()),
+            **self._named(version, "kind", "resource"),
+            **self._named(self.version, "requestKind", "requestResource"),
+            "name": meta.get("name", ""),
+            "namespace": meta.get("namespace", ""),
+            "operation": self.operation,
+            "userInfo": described(self.write.user),
+            "object": self._shown(version, data),
+            "oldObject": self._shown(version, self.before),
+            "dryRun": self.write.dry_run,
+            "options": {
+                "kind": f"{self.operation.title()}Options",
+                "apiVersion": "meta.k8s.io/v1",
+                **self.write.options,
+            },
+        }
+        if kind.name == "Namespace":
+            request["namespace"] = meta.get("name", "")
+        if self.subresource:
+            request["subResource"] = request["requestSubResource"] = self.subresource
         return {
             "apiVersion": "admission.k8s.io/v1",
             "kind": "AdmissionReview",
-            "request": {
-                "uid": str(uuid.uuid4()),
-                "kind": group_version_kind,
-                "resource": resource,
-                "requestKind": group_version_kind,
-                "requestResource": resource,
-                "subResource": self.subresource,
-                "name": meta.get("name", ""),
-                "namespace": meta.get("namespace", ""),
-                "operation": self.operation,
-                "userInfo": _user(self.write.user),
-                "object": data,
-                "oldObject": self.before,
-                "dryRun": self.write.dry_run,
-            },
+            "request": request,
         }
 
+    def _named(self, version: str, kind: str, resource: str) -> Json:
+        base = {"group": self.kind.group, "version": version}
+        return {
+            kind: {**base, "kind": self.kind.name},
+            resource: {**base, "resource": self.kind.plural},
+        }
 
-def _user(user: User) -> Json:
-    return {"username": user.name, "uid": user.uid, "groups": list(user.groups)}
+    def _shown(self, version: str, data: Json | None) -> Json | None:
+        if data is None or version == self.kind.versions[0]:
+            return data
+        written = f"{self.kind.group}/{version}" if self.kind.group else version
+        return {**converted(self.kind, version, data), "apiVersion": written}

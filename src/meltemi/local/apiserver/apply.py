@@ -1,214 +1,176 @@
 """Server-side apply: a manager owns the fields it applied, and gives up those it leaves out.
 
-Ownership is kept in `metadata.managedFields` in the fieldsV1 form. Two managers may not own one
-field with different values, unless the newer one forces it.
+Two managers may not own one field with different values, unless the newer one forces it.
 https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
 
-import copy
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from meltemi.local.apiserver.errors import StatusError, bad_request
-from meltemi.local.apiserver.operations import Operations, Write
-from meltemi.local.apiserver.patch import merge_key
-from meltemi.local.apiserver.requests import Target
-from meltemi.local.apiserver.watching import parse_bool
+import msgspec
+
+from meltemi.local.apiserver.errors import StatusError
+from meltemi.local.apiserver.ownership import (
+    Fields,
+    Held,
+    Owner,
+    Path,
+    item_step,
+    leaves,
+    read,
+)
+from meltemi.local.apiserver.schema.node import Node
 
 Json = dict[str, Any]
-Path = tuple[Any, ...]
-"""Steps: a field name, or (key name, key value) for an item of a keyed list."""
-_IDENTITY = frozenset({("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")})
+_BEFORE = "before-first-apply"
 
 
-async def apply_patch(
-    operations: Operations, found: Target, patch: Any, query: dict[str, str], write: Write
-) -> tuple[Json, bool]:
-    """Create the object or merge into it; answers the object and whether it is new."""
-    if not isinstance(patch, dict):
-        raise bad_request("an apply patch is an object")
-    manager = query.get("fieldManager", "")
-    if not manager:
-        raise bad_request("PatchOptions.meta.k8s.io is invalid: fieldManager: Required value")
-    force = parse_bool(query.get("force"))
-    patch = {**patch, "metadata": {**(patch.get("metadata") or {}), "name": found.name}}
-    owned = sorted(path for path in set(_leaves(patch)) if path not in _IDENTITY)
-    try:
-        operations.entry(found.kind, found.namespace, found.name)
-    except StatusError as error:
-        if error.code != 404:
-            raise
-        created = await operations.create(found.kind, found.namespace, patch, write)
-        if write.dry_run:
-            return created, True
-        stored = await operations.record_owner(
-            found.kind, found.namespace, found.name, manager, _fields(owned), write
-        )
-        return stored, True
+class Applied(msgspec.Struct, frozen=True):
+    """The merged object, and who owns what in it."""
 
-    def change(before: Json) -> Json:
-        return _merge(before, patch, manager, owned, force=force)
-
-    stored = await operations.update(
-        found.kind, found.namespace, found.name, change, write, keep_managers=True
-    )
-    return stored, False
+    data: Json
+    owners: Sequence[Held]
 
 
-def _merge(before: Json, patch: Json, manager: str, owned: list[Path], *, force: bool) -> Json:
-    managers = list(before["metadata"].get("managedFields") or ())
-    mine = next((m for m in managers if _is_mine(m, manager)), None)
-    others = [m for m in managers if m is not mine]
-    previous = set(_paths((mine or {}).get("fieldsV1") or {}))
-    conflicts = _conflicts(before, patch, owned, others)
+def apply(
+    node: Node | None, live: Json, wanted: Json, owner: Owner, *, force: bool, now: str
+) -> Applied:
+    """Merge what an owner wants into what stands. Neither is changed.
+
+    Raises the 409 that names every field somebody else owns with another value.
+    """
+    held = read(live)
+    if not held and leaves(node, live) and "uid" in live.get("metadata", {}):
+        held = [_before_first(node, live, now)]
+    mine = next((h for h in held if h.owner.is_same(owner)), None)
+    others = [h for h in held if h is not mine]
+    fields = frozenset(leaves(node, wanted))
+    merged = _merged(node, live, wanted)
+    conflicts = _conflicts(leaves(node, live), leaves(node, merged), fields, others)
     if conflicts and not force:
         raise _conflict(conflicts)
-    held = {p for m in others for p in _paths(m.get("fieldsV1") or {})}
-    result: Json = copy.deepcopy(before)
-    for path in sorted(previous - set(owned) - held, key=len, reverse=True):
-        _remove(result, path)
-    result = _overlay(result, patch, "", "")
-    if force:
-        others = [_without(m, set(owned)) for m in others]
-    entry = {
-        "manager": manager,
-        "operation": "Apply",
-        "apiVersion": before["apiVersion"],
-        "fieldsType": "FieldsV1",
-        "fieldsV1": _fields(owned),
-    }
-    result["metadata"]["managedFields"] = [*(m for m in others if m.get("fieldsV1")), entry]
-    if "resourceVersion" not in patch["metadata"]:
-        result["metadata"].pop("resourceVersion", None)
+    lost = {path for _, path in conflicts}
+    others = [msgspec.structs.replace(h, fields=h.fields - lost) for h in others]
+    gone = mine.fields - fields if mine is not None else frozenset[Path]()
+    kept = fields.union(*(h.fields for h in others))
+    for path in sorted(gone - kept, key=len, reverse=True):
+        if not any(path == other[: len(path)] for other in kept):
+            merged = _without(node, merged, path)
+    left = leaves(node, merged).keys()
+    others = [msgspec.structs.replace(h, fields=h.fields - (gone - left)) for h in others]
+    is_new = mine is None or mine.fields != fields or mine.owner != owner
+    since = now if is_new or mine is None else mine.time
+    return Applied(merged, [*others, Held(owner, fields, since)])
+
+
+def _before_first(node: Node | None, live: Json, now: str) -> Held:
+    """An object that nobody is recorded for belongs to whoever wrote it before."""
+    owner = Owner(_BEFORE, "Update", str(live.get("apiVersion", "")))
+    return Held(owner, frozenset(leaves(node, live)), now)
+
+
+def _merged(node: Node | None, live: Any, wanted: Any) -> Any:
+    is_atomic = node is not None and node.is_atomic
+    if isinstance(wanted, dict) and isinstance(live, dict) and not is_atomic:
+        merged = dict(live)
+        for name, value in wanted.items():
+            child = node.child(name) if node is not None else None
+            merged[name] = _merged(child, live.get(name), value)
+        return merged
+    if isinstance(wanted, list) and isinstance(live, list) and node is not None:
+        if node.list_type == "set":
+            return [*live, *(v for v in wanted if v not in live)]
+        if node.list_type == "map":
+            return _merged_items(node, live, wanted)
+    return wanted
+
+
+def _merged_items(node: Node, live: list[Any], wanted: list[Any]) -> list[Any]:
+    """Applied items in their order; each other item stays before the one it stood before."""
+    asked = {item_step(node, item): item for item in wanted}
+    steps = [item_step(node, item) for item in live]
+    result: list[Any] = []
+    position = 0
+    for step, item in asked.items():
+        if step not in steps:
+            result.append(item)
+            continue
+        place = steps.index(step)
+        while position < place:
+            if steps[position] not in asked:
+                result.append(live[position])
+            position += 1
+        result.append(_merged(node.item, live[place], item))
+        position = max(position, place + 1)
+    result += [item for item, step in zip(live[position:], steps[position:], strict=True)
+               if step not in asked]  # fmt: skip
     return result
 
 
-def _is_mine(entry: Json, manager: str) -> bool:
-    return bool(entry.get("manager") == manager and entry.get("operation") == "Apply")
+def _conflicts(
+    before: dict[Path, Any], after: dict[Path, Any], fields: Fields, others: Iterable[Held]
+) -> list[tuple[Owner, Path]]:
+    changed = {p for p in fields if p in after and before.get(p, ...) != after[p]}
+    return [(h.owner, path) for h in others for path in sorted(h.fields & changed)]
 
 
-def _leaves(value: Any, path: Path = (), field: str = "", parent: str = "") -> Iterator[Path]:
-    """The paths an object sets: scalars, atomic lists, and empty containers."""
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from _leaves(item, (*path, name), name, field)
-        return
-    key = merge_key(field, parent)
-    if isinstance(value, list) and key and all(isinstance(i, dict) and key in i for i in value):
+def _without(node: Node | None, value: Any, path: Path) -> Any:
+    """A copy without one field; containers that are empty without it go as well."""
+    step, rest = path[0], path[1:]
+    if step.startswith("f:") and isinstance(value, dict):
+        name = step[2:]
+        if name not in value:
+            return value
+        copied = dict(value)
+        child = node.child(name) if node is not None else None
+        inner = _without(child, value[name], rest) if rest else None
+        if rest and inner not in ({}, []):
+            copied[name] = inner
+        elif inner is not None or not rest:
+            del copied[name]
+        return copied
+    if isinstance(value, list) and node is not None:
+        kept = []
         for item in value:
-            step = (key, item[key])
-            yield (*path, step)
-            for name, inner in item.items():
-                yield from _leaves(inner, (*path, step, name), name, field)
-        return
-    if path:
-        yield path
-
-
-def _overlay(base: Any, patch: Any, field: str, parent: str) -> Any:
-    if isinstance(patch, dict) and isinstance(base, dict):
-        merged = dict(base)
-        for name, value in patch.items():
-            merged[name] = _overlay(base.get(name), value, name, field)
-        return merged
-    key = merge_key(field, parent)
-    if isinstance(patch, list) and isinstance(base, list) and key:
-        if not all(isinstance(i, dict) and key in i for i in patch):
-            return patch
-        items = {i.get(key): i for i in base if isinstance(i, dict)}
-        given = [_overlay(items.get(i[key]), i, field, parent) for i in patch]
-        names = {i[key] for i in patch}
-        return [*given, *(i for i in base if i.get(key) not in names)]
-    return patch
-
-
-def _get(value: Any, path: Path) -> Any:
-    for step in path:
-        if isinstance(step, tuple):
-            items = value if isinstance(value, list) else ()
-            value = next((i for i in items if i.get(step[0]) == step[1]), None)
-        else:
-            value = value.get(step) if isinstance(value, dict) else None
-        if value is None:
-            return None
+            if item_step(node, item) != step:
+                kept.append(item)
+            elif rest:
+                kept.append(_without(node.item, item, rest))
+        return kept
     return value
 
 
-def _remove(data: Json, path: Path) -> None:
-    """Take a field or an item out, and containers that become empty with it."""
-    parent = _get(data, path[:-1]) if len(path) > 1 else data
-    step = path[-1]
-    if isinstance(parent, dict):
-        value = parent.get(step)
-        if isinstance(value, dict | list) and value and not isinstance(step, tuple):
-            return
-        parent.pop(step, None)
-    elif isinstance(parent, list) and isinstance(step, tuple):
-        parent[:] = [i for i in parent if i.get(step[0]) != step[1]]
-
-
-def _conflicts(
-    before: Json, patch: Json, owned: list[Path], others: list[Json]
-) -> list[tuple[Path, str]]:
-    found = []
-    for entry in others:
-        theirs = set(_paths(entry.get("fieldsV1") or {}))
-        found += [
-            (path, str(entry.get("manager")))
-            for path in owned
-            if path in theirs and _get(before, path) != _get(patch, path)
-        ]
-    return found
-
-
-def _conflict(conflicts: list[tuple[Path, str]]) -> StatusError:
+def _conflict(conflicts: Sequence[tuple[Owner, Path]]) -> StatusError:
     causes = [
-        {"reason": "FieldManagerConflict", "field": _text(path),
-         "message": f'conflict with "{manager}"'}
-        for path, manager in conflicts
+        {"reason": "FieldManagerConflict", "message": f"conflict with {owner}",
+         "field": text(path)}
+        for owner, path in conflicts
     ]  # fmt: skip
-    listed = "\n".join(f"- {c['field']}" for c in causes)
-    count = f"{len(causes)} conflict{'s' if len(causes) > 1 else ''}"
-    message = f'Apply failed with {count}: conflict with "{conflicts[0][1]}":\n{listed}'
-    return StatusError(409, "Conflict", message, details={"causes": causes})
+    if len(conflicts) == 1:
+        owner, path = conflicts[0]
+        return _failed(f"1 conflict: conflict with {owner}: {text(path)}", causes)
+    lines = []
+    for owner in dict.fromkeys(owner for owner, _ in conflicts):
+        lines.append(f"conflicts with {owner}:")
+        lines += [f"- {text(path)}" for other, path in conflicts if other == owner]
+    return _failed(f"{len(conflicts)} conflicts: " + "\n".join(lines), causes)
 
 
-def _text(path: Path) -> str:
-    return "".join(f'[{s[0]}="{s[1]}"]' if isinstance(s, tuple) else f".{s}" for s in path)
+def _failed(what: str, causes: list[Json]) -> StatusError:
+    return StatusError(409, "Conflict", f"Apply failed with {what}", details={"causes": causes})
 
 
-def _fields(paths: list[Path]) -> Json:
-    """Paths in the fieldsV1 form: `f:name` for fields, `k:{...}` for keyed items."""
-    import json
-
-    tree: Json = {}
-    for path in paths:
-        node = tree
-        for step in path:
-            name = f"k:{json.dumps({step[0]: step[1]})}" if isinstance(step, tuple) else f"f:{step}"
-            node = node.setdefault(name, {})
-        if path and isinstance(path[-1], tuple):
-            node.setdefault(".", {})
-    return tree
-
-
-def _paths(tree: Json, path: Path = ()) -> Iterator[Path]:
-    import json
-
-    if not tree:
-        if path:
-            yield path
-        return
-    for name, inner in tree.items():
-        if name == ".":
-            yield path
-        elif name.startswith("k:"):
-            ((key, value),) = json.loads(name[2:]).items()
-            yield from _paths(inner, (*path, (key, value)))
+def text(path: Path) -> str:
+    """A path as people read it: `.spec.containers[name="app"].image`."""
+    words = []
+    for step in path:
+        form, _, rest = step.partition(":")
+        if form == "f":
+            words.append(f".{rest}")
+        elif form == "k":
+            keys = json.loads(rest)
+            words.append("[" + ",".join(f"{k}={json.dumps(v)}" for k, v in keys.items()) + "]")
         else:
-            yield from _paths(inner, (*path, name[2:]))
-
-
-def _without(entry: Json, owned: set[Path]) -> Json:
-    left = sorted((p for p in _paths(entry.get("fieldsV1") or {}) if p not in owned), key=str)
-    return {**entry, "fieldsV1": _fields(left)}
+            words.append(f"[={rest}]")
+    return "".join(words)

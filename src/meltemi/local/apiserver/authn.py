@@ -19,7 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from meltemi.base.clock import Clock
-from meltemi.local.apiserver.errors import not_found
+from meltemi.local.apiserver.errors import conflict, invalid, not_found
 from meltemi.local.apiserver.operations import User
 from meltemi.local.apiserver.store import Resource, Store
 
@@ -28,8 +28,13 @@ ISSUER = "https://kubernetes.default.svc.cluster.local"
 _YEARS = datetime.timedelta(days=3650)
 _BACKDATED = datetime.timedelta(minutes=5)
 _LONGEST = 48 * 3600
+_SHORTEST = 600
 _ACCOUNTS = Resource("", "serviceaccounts")
-_PODS = Resource("", "pods")
+_BOUND = {
+    "Pod": Resource("", "pods"),
+    "Secret": Resource("", "secrets"),
+    "Node": Resource("", "nodes"),
+}
 
 
 class Pki:
@@ -161,6 +166,31 @@ class Tokens:
         self._store = store
         self._clock = clock
 
+    def request(self, namespace: str, account: str, body: Any) -> Json:
+        """The answered TokenRequest. Raises 404s and 422s."""
+        spec = (body.get("spec") or {}) if isinstance(body, dict) else {}
+        seconds = spec.get("expirationSeconds") or 3600
+        if not isinstance(seconds, int) or seconds < _SHORTEST:
+            raise invalid(
+                "TokenRequest",
+                "authentication.k8s.io",
+                account,
+                [("spec.expirationSeconds", f"Invalid value: {seconds}: may not specify a "
+                  f"duration less than {_SHORTEST // 60} minutes")],
+            )  # fmt: skip
+        token, ends = self.issue(namespace, account, spec)
+        return {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": account, "namespace": namespace, "creationTimestamp": None},
+            "spec": {
+                **spec,
+                "audiences": spec.get("audiences") or [ISSUER],
+                "expirationSeconds": min(seconds, _LONGEST),
+            },
+            "status": {"token": token, "expirationTimestamp": ends},
+        }
+
     def issue(self, namespace: str, account: str, spec: Json) -> tuple[str, str]:
         """A token for a TokenRequest's spec, and when it expires. Raises 404s."""
         found = self._store.get(_ACCOUNTS, namespace, account)
@@ -173,14 +203,8 @@ class Tokens:
             "serviceaccount": {"name": account, "uid": found.data["metadata"]["uid"]},
         }
         bound = spec.get("boundObjectRef")
-        if bound and bound.get("kind") == "Pod":
-            pod = self._store.get(_PODS, namespace, bound["name"])
-            if (
-                pod is None
-                or bound.get("uid", pod.data["metadata"]["uid"]) != (pod.data["metadata"]["uid"])
-            ):
-                raise not_found("pods", "", bound["name"])
-            details["pod"] = {"name": bound["name"], "uid": pod.data["metadata"]["uid"]}
+        if bound:
+            details.update(self._bound(namespace, bound))
         claims: Json = {
             "iss": ISSUER,
             "aud": spec.get("audiences") or [ISSUER],
@@ -194,6 +218,33 @@ class Tokens:
         ends = datetime.datetime.fromtimestamp(now + seconds, datetime.UTC)
         return token, ends.strftime("%Y-%m-%dT%H:%M:%SZ")
 
+    def _bound(self, namespace: str, bound: Json) -> Json:
+        """What a token dies with: a Pod, a Secret or a Node."""
+        kind, name = str(bound.get("kind", "")), str(bound.get("name", ""))
+        if kind not in _BOUND:
+            raise invalid(
+                "TokenRequest",
+                "authentication.k8s.io",
+                name,
+                [("spec.boundObjectRef.kind", f'Unsupported value: "{kind}": supported values: '
+                  '"Node", "Pod", "Secret"')],
+            )  # fmt: skip
+        resource = _BOUND[kind]
+        place = "" if kind == "Node" else namespace
+        found = self._store.get(resource, place, name)
+        if found is None:
+            raise not_found(resource.plural, "", name)
+        uid = found.data["metadata"]["uid"]
+        if bound.get("uid") and bound["uid"] != uid:
+            why = f"the UID in the bound object reference ({bound['uid']}) is not that of {uid}"
+            raise conflict(resource.plural, "", name, why)
+        details = {kind.lower(): {"name": name, "uid": uid}}
+        node = found.data.get("spec", {}).get("nodeName") if kind == "Pod" else None
+        known = self._store.get(_BOUND["Node"], "", node) if node else None
+        if known is not None:
+            details["node"] = {"name": node, "uid": known.data["metadata"]["uid"]}
+        return details
+
     def verify(self, token: str, audiences: tuple[str, ...]) -> tuple[User, tuple[str, ...]] | None:
         """The user a token is for and the audiences it shares; None when it is not good."""
         try:
@@ -204,6 +255,7 @@ class Tokens:
         if claims.get("iss") != ISSUER or not claims.get("nbf", 0) - 60 <= now < claims["exp"]:
             return None
         own = claims.get("aud") or ()
+        own = (own,) if isinstance(own, str) else own
         shared = tuple(a for a in own if not audiences or a in audiences)
         details = claims.get("kubernetes.io") or {}
         if not shared or not self._still_there(details):
@@ -226,8 +278,12 @@ class Tokens:
         found = self._store.get(_ACCOUNTS, namespace, account.get("name", ""))
         if found is None or found.data["metadata"]["uid"] != account.get("uid"):
             return False
-        pod = details.get("pod")
-        if not pod:
-            return True
-        known = self._store.get(_PODS, namespace, pod["name"])
-        return known is not None and known.data["metadata"]["uid"] == pod["uid"]
+        for kind, resource in _BOUND.items():
+            bound = details.get(kind.lower())
+            if not bound or (kind == "Node" and "pod" in details):
+                continue
+            place = "" if kind == "Node" else namespace
+            known = self._store.get(resource, place, bound["name"])
+            if known is None or known.data["metadata"]["uid"] != bound["uid"]:
+                return False
+        return True

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from meltemi.local.apiserver.definitions import definition_defaults
+
 Json = dict[str, Any]
 
 
@@ -132,6 +134,47 @@ def _secret(data: Json) -> None:
         data["data"] = {**(data.get("data") or {}), **encoded}
 
 
+def _webhooks(data: Json) -> None:
+    for hook in data.get("webhooks") or ():
+        hook.setdefault("failurePolicy", "Fail")
+        hook.setdefault("matchPolicy", "Equivalent")
+        hook.setdefault("namespaceSelector", {})
+        hook.setdefault("objectSelector", {})
+        hook.setdefault("timeoutSeconds", 10)
+        service = (hook.get("clientConfig") or {}).get("service")
+        if service:
+            service.setdefault("port", 443)
+        for rule in hook.get("rules") or ():
+            rule.setdefault("scope", "*")
+
+
+def _mutating(data: Json) -> None:
+    _webhooks(data)
+    for hook in data.get("webhooks") or ():
+        hook.setdefault("reinvocationPolicy", "Never")
+
+
+def _rules(data: Json) -> None:
+    data.setdefault("rules", [])
+
+
+def _binding(data: Json) -> None:
+    data.get("roleRef", {}).setdefault("apiGroup", "rbac.authorization.k8s.io")
+    for subject in data.get("subjects") or ():
+        if subject.get("kind") in ("User", "Group"):
+            subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
+
+
+def _cron_job(data: Json) -> None:
+    spec = _spec(data)
+    spec.setdefault("concurrencyPolicy", "Allow")
+    spec.setdefault("suspend", False)
+    spec.setdefault("successfulJobsHistoryLimit", 3)
+    spec.setdefault("failedJobsHistoryLimit", 1)
+    job = spec.setdefault("jobTemplate", {}).setdefault("spec", {})
+    _template(job)
+
+
 _DEFAULTS: dict[str, Callable[[Json], None]] = {
     "Pod": _pod,
     "Deployment": _deployment,
@@ -142,6 +185,14 @@ _DEFAULTS: dict[str, Callable[[Json], None]] = {
     "Service": _service,
     "Namespace": _namespace,
     "Secret": _secret,
+    "CustomResourceDefinition": definition_defaults,
+    "MutatingWebhookConfiguration": _mutating,
+    "ValidatingWebhookConfiguration": _webhooks,
+    "Role": _rules,
+    "ClusterRole": _rules,
+    "RoleBinding": _binding,
+    "ClusterRoleBinding": _binding,
+    "CronJob": _cron_job,
 }
 
 

@@ -1,15 +1,22 @@
-"""What is served, in the forms clients ask for, and the OpenAPI documents kubectl needs."""
+"""What is served, in the forms clients ask for."""
 
-import hashlib
 from collections import defaultdict
 from typing import Any
 
 from meltemi.api.kinds import Kind
+from meltemi.local.apiserver import metrics
 from meltemi.local.apiserver.registry import VERBS, Registry
 
 Json = dict[str, Any]
 
-_POD_SUBRESOURCES = ("log", "exec", "portforward", "eviction", "binding")
+_POD_SUBRESOURCES = {
+    "log": ("Pod", ("get",)),
+    "exec": ("PodExecOptions", ("create", "get")),
+    "attach": ("PodAttachOptions", ("create", "get")),
+    "portforward": ("PodPortForwardOptions", ("create", "get")),
+    "binding": ("Binding", ("create",)),
+    "eviction": ("Eviction", ("create",)),
+}
 _REVIEWS = {
     "authentication.k8s.io": (
         ("tokenreviews", "TokenReview"),
@@ -18,6 +25,7 @@ _REVIEWS = {
     "authorization.k8s.io": (
         ("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
         ("subjectaccessreviews", "SubjectAccessReview"),
+        ("localsubjectaccessreviews", "LocalSubjectAccessReview"),
         ("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
     ),
 }  # fmt: skip
@@ -31,6 +39,7 @@ def groups(registry: Registry) -> dict[str, dict[str, list[Kind]]]:
             found[kind.group].setdefault(version, []).append(kind)
     for group in _REVIEWS:
         found[group].setdefault("v1", [])
+    found[metrics.GROUP].setdefault(metrics.VERSION, [])
     return dict(found)
 
 
@@ -43,7 +52,10 @@ def aggregated(registry: Registry, *, core: bool) -> Json:
         listed = [
             {
                 "version": version,
-                "resources": [*map(_discovered, kinds), *_reviews(group, version)],
+                "resources": [
+                    *(_discovered(kind, version) for kind in kinds),
+                    *_unstored(group, version),
+                ],
                 "freshness": "Current",
             }
             for version, kinds in versions.items()
@@ -52,9 +64,9 @@ def aggregated(registry: Registry, *, core: bool) -> Json:
     return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "items": items}
 
 
-def _discovered(kind: Kind) -> Json:
+def _discovered(kind: Kind, version: str) -> Json:
     scope = "Namespaced" if kind.namespaced else "Cluster"
-    own = {"group": kind.group, "version": kind.versions[0], "kind": kind.name}
+    own = {"group": kind.group, "version": version, "kind": kind.name}
     subresources: list[Json] = []
     for name in kind.subresources:
         shown = (
@@ -65,8 +77,8 @@ def _discovered(kind: Kind) -> Json:
         )
     if kind.name == "Pod":
         subresources += [
-            {"subresource": n, "responseKind": own, "verbs": ["create", "get"]}
-            for n in _POD_SUBRESOURCES
+            {"subresource": n, "responseKind": {**own, "kind": shown}, "verbs": list(verbs)}
+            for n, (shown, verbs) in _POD_SUBRESOURCES.items()
         ]
     if kind.name == "ServiceAccount":
         token = {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"}
@@ -83,19 +95,31 @@ def _discovered(kind: Kind) -> Json:
     }
 
 
-def _reviews(group: str, version: str) -> list[Json]:
+def _unstored(group: str, version: str) -> list[Json]:
+    """What is answered without being stored: reviews and metrics."""
+    if (group, version) == (metrics.GROUP, metrics.VERSION):
+        return [
+            _listed(group, version, plural, name, ("get", "list"), namespaced=namespaced)
+            for plural, name, namespaced in metrics.KINDS
+        ]
     if version != "v1":
         return []
     return [
-        {
-            "resource": plural,
-            "responseKind": {"group": group, "version": "v1", "kind": name},
-            "scope": "Cluster",
-            "singularResource": name.lower(),
-            "verbs": ["create"],
-        }
+        _listed(group, version, plural, name, ("create",), namespaced=plural.startswith("local"))
         for plural, name in _REVIEWS.get(group, ())
     ]
+
+
+def _listed(
+    group: str, version: str, plural: str, name: str, verbs: tuple[str, ...], *, namespaced: bool
+) -> Json:
+    return {
+        "resource": plural,
+        "responseKind": {"group": group, "version": version, "kind": name},
+        "scope": "Namespaced" if namespaced else "Cluster",
+        "singularResource": name.lower() if verbs == ("create",) else "",
+        "verbs": list(verbs),
+    }
 
 
 def group_list(registry: Registry) -> Json:
@@ -126,7 +150,7 @@ def resource_list(registry: Registry, group_name: str, version: str) -> Json | N
         return None
     resources: list[Json] = []
     for kind in kinds:
-        found = _discovered(kind)
+        found = _discovered(kind, version)
         base = {"namespaced": kind.namespaced, "kind": kind.name}
         resources.append(
             {
@@ -149,9 +173,9 @@ def resource_list(registry: Registry, group_name: str, version: str) -> Json | N
             for s in found["subresources"]
         ]
     resources += [
-        {"name": r["resource"], "singularName": "", "verbs": ["create"], "namespaced": False,
-         "kind": r["responseKind"]["kind"]}
-        for r in _reviews(group_name, version)
+        {"name": r["resource"], "singularName": "", "verbs": r["verbs"],
+         "namespaced": r["scope"] == "Namespaced", "kind": r["responseKind"]["kind"]}
+        for r in _unstored(group_name, version)
     ]  # fmt: skip
     name = f"{group_name}/{version}" if group_name else version
     return {
@@ -160,69 +184,3 @@ def resource_list(registry: Registry, group_name: str, version: str) -> Json | N
         "groupVersion": name,
         "resources": resources,
     }
-
-
-def openapi_index(registry: Registry) -> Json:
-    """Where each group's document is; the hash changes with every definition."""
-    mark = hashlib.sha256(str(registry.generation).encode()).hexdigest()[:32]
-    paths = {}
-    for name, versions in groups(registry).items():
-        for version in versions:
-            path = f"apis/{name}/{version}" if name else f"api/{version}"
-            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={mark}"}
-    return {"paths": paths}
-
-
-def openapi_document(registry: Registry, group_name: str, version: str) -> Json | None:
-    """Paths with their kinds and the parameters kubectl looks for; schemas where we have them."""
-    kinds = groups(registry).get(group_name, {}).get(version)
-    if kinds is None:
-        return None
-    root = f"/apis/{group_name}/{version}" if group_name else f"/api/{version}"
-    paths: Json = {}
-    schemas: Json = {}
-    for kind in kinds:
-        where = "/namespaces/{namespace}" if kind.namespaced else ""
-        known = {"group": group_name, "version": version, "kind": kind.name}
-        name = ".".join((*reversed(group_name.split(".")), version, kind.name)).lstrip(".")
-        schemas[name] = registry.schema(kind, version) or _open_schema()
-        schemas[name] = {**schemas[name], "x-kubernetes-group-version-kind": [known]}
-        operations = {verb: _operation(verb, known) for verb in ("get", "put", "patch", "delete")}
-        paths[f"{root}{where}/{kind.plural}/{{name}}"] = operations
-        paths[f"{root}{where}/{kind.plural}"] = {"post": _operation("post", known)}
-    info = {"title": "Meltemi", "version": "v1.32.0"}
-    return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
-
-
-def _open_schema() -> Json:
-    text = {"type": "string"}
-    free: Json = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return {
-        "type": "object",
-        "properties": {
-            "apiVersion": text,
-            "kind": text,
-            "metadata": free,
-            "spec": free,
-            "status": free,
-        },
-        "x-kubernetes-preserve-unknown-fields": True,
-    }
-
-
-def _operation(verb: str, known: Json) -> Json:
-    """Strategic merge is not named: kubectl would then want every field's schema, and without
-    it works out such patches from the types it was built with."""
-    action = {"get": "get", "put": "put", "patch": "patch", "delete": "delete", "post": "post"}
-    names = ("dryRun", "fieldManager", "fieldValidation", "force", "pretty")
-    operation: Json = {
-        "x-kubernetes-action": action[verb],
-        "x-kubernetes-group-version-kind": known,
-        "parameters": [{"name": n, "in": "query", "schema": {"type": "string"}} for n in names],
-        "responses": {"200": {"description": "OK"}},
-    }
-    if verb == "patch":
-        kinds = ["json-patch+json", "merge-patch+json", "apply-patch+yaml"]
-        content = {f"application/{k}": {"schema": {"type": "object"}} for k in kinds}
-        operation["requestBody"] = {"content": content}
-    return operation

@@ -3,12 +3,13 @@
 import datetime
 from typing import Any
 
+import msgspec
 import orjson
 from aiohttp import web
 
 from meltemi import __version__
-from meltemi.local.apiserver import discovery
-from meltemi.local.apiserver.apply import apply_patch
+from meltemi.api.kinds import Kind
+from meltemi.local.apiserver import discovery, openapi, reviews
 from meltemi.local.apiserver.authn import Tokens
 from meltemi.local.apiserver.errors import (
     StatusError,
@@ -16,61 +17,124 @@ from meltemi.local.apiserver.errors import (
     method_not_allowed,
     not_found,
 )
+from meltemi.local.apiserver.metrics import GROUP as METRICS
+from meltemi.local.apiserver.metrics import Metrics
 from meltemi.local.apiserver.operations import Operations, User, Write
-from meltemi.local.apiserver.patch import json_patch, merge_patch, strategic_merge
-from meltemi.local.apiserver.requests import Target, parse_body, target
-from meltemi.local.apiserver.reviews import answer
+from meltemi.local.apiserver.patching import Patching
+from meltemi.local.apiserver.pods import PodVerbs
+from meltemi.local.apiserver.rbac import Attributes, Authorizer
+from meltemi.local.apiserver.registry import resource_of
+from meltemi.local.apiserver.requests import (
+    Place,
+    Target,
+    parse_body,
+    place,
+    repeated_fields,
+    target,
+)
+from meltemi.local.apiserver.scale import paths as scale_paths
+from meltemi.local.apiserver.scale import rescaled, scale_of
 from meltemi.local.apiserver.subresources import NodeProxy
-from meltemi.local.apiserver.watching import Form, Pages, Watch, error_line, parse_bool
+from meltemi.local.apiserver.watching import (
+    Form,
+    Lines,
+    Pages,
+    Watch,
+    check_version,
+    error_line,
+    parse_bool,
+    parse_number,
+)
 
 Json = dict[str, Any]
 _JSON = "application/json"
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+_VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch",
+          "DELETE": "delete"}  # fmt: skip
+_CONNECTED = ("exec", "attach", "portforward")
+_MADE_BY_PUT = frozenset({
+    "Endpoints", "Event", "Lease", "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding",
+})  # fmt: skip
+_REFUSED = {
+    "proxy": "proxying to nodes, services and pods",
+    "ephemeralcontainers": "ephemeral containers",
+    "resize": "resizing of running pods",
+}
+
+
+class Noted(msgspec.Struct):
+    """What the audit log has to know of a request."""
+
+    user: User
+    impersonated: User | None = None
+    asked: Attributes | None = None
+    reason: str = ""
 
 
 class Handlers:
-    """Answers requests of authenticated users."""
+    """Answers requests of authenticated users, as far as they are allowed."""
 
-    def __init__(self, operations: Operations, tokens: Tokens, node: NodeProxy) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        tokens: Tokens,
+        authorizer: Authorizer,
+        node: NodeProxy,
+    ) -> None:
         self._operations = operations
         self._tokens = tokens
-        self._node = node
+        self._authorizer = authorizer
+        self._pods = PodVerbs(operations, node)
+        self._metrics = Metrics(operations, node)
+        self._patching = Patching(operations, authorizer)
         self._pages = Pages()
+        self._lines = Lines()
 
     def _now(self) -> datetime.datetime:
-        return self._operations._clock.now()
+        return self._operations.clock.now()
 
-    async def handle(self, request: web.Request, user: User) -> web.StreamResponse:
+    async def handle(self, request: web.Request, user: User, noted: Noted) -> web.StreamResponse:
         path = request.path.rstrip("/") or "/"
-        document = self._document(path, request.headers.get("Accept", ""))
-        if document is not None:
-            found_document = _json(document)
-            if document.get("kind") == "APIGroupDiscoveryList":
-                found_document.headers["Content-Type"] = _AGGREGATED
-            return found_document
-        body = await request.read() if request.can_read_body else b""
-        parts = path.strip("/").split("/")
-        if request.method == "POST" and len(parts) == 4 and parts[0] == "apis":
-            data = parse_body(body, request.content_type)
-            reviewed = answer(parts[3], data, user, self._tokens)
-            if reviewed is not None:
-                return _json(reviewed, 201)
-        found = target(self._operations.registry, path)
+        found = place(request.rel_url.raw_path)
+        asked = attributes(request, path, found)
+        noted.asked = asked
+        noted.reason = self._authorizer.require(user, asked)
         if found is None:
+            return self._document_at(request, path)
+        body = await request.read() if request.can_read_body else b""
+        if reviews.KINDS.get(found.plural) == found.group and found.version == "v1":
+            return self._review(request, found, body, user)
+        if found.group == METRICS:
+            return _json(await self._metrics.answer(found, request.headers.get("Accept", "")))
+        meant = target(self._operations.registry, found)
+        if meant is None:
             raise StatusError(404, "NotFound", "the server could not find the requested resource")
         warnings: list[str] = []
-        write = Write(user, request.query.get("dryRun") == "All", warnings.append)
-        response = await self._target(request, found, body, write)
+        write = self._write(request, meant, body, user, warnings)
+        response = await self._target(request, meant, body, write)
         if warnings and not response.prepared:
-            for text in warnings:
-                response.headers.add("Warning", f'299 - "{text}"')
+            for text in dict.fromkeys(warnings):
+                response.headers.add("Warning", f'299 - "{_header(text)}"')
         return response
 
-    def _document(self, path: str, accept: str) -> Json | None:
+    def _document_at(self, request: web.Request, path: str) -> web.Response:
+        document = self._document(path, request.headers.get("Accept", ""))
+        if document is None:
+            raise StatusError(404, "NotFound", "the server could not find the requested resource")
+        if request.method not in ("GET", "HEAD"):
+            raise method_not_allowed(f"{request.method} is not supported on {path}")
+        response = _json(document) if isinstance(document, dict) else _raw(document)
+        if isinstance(document, dict) and document.get("kind") == "APIGroupDiscoveryList":
+            response.headers["Content-Type"] = _AGGREGATED
+        return response
+
+    def _document(self, path: str, accept: str) -> Json | bytes | None:
         """Discovery, OpenAPI and version; None for other paths."""
         registry = self._operations.registry
         parts = path.strip("/").split("/")
         match parts:
+            case [""]:
+                return {"paths": ["/api", "/apis", "/healthz", "/openapi/v3", "/version"]}
             case ["api"] | ["apis"]:
                 if "APIGroupDiscoveryList" in accept:
                     return discovery.aggregated(registry, core=parts == ["api"])
@@ -84,50 +148,104 @@ class Handlers:
             case ["apis", group, version]:
                 return discovery.resource_list(registry, group, version)
             case ["openapi", "v3"]:
-                return discovery.openapi_index(registry)
+                return openapi.index(registry)
             case ["openapi", "v3", "api", version]:
-                return discovery.openapi_document(registry, "", version)
+                return openapi.document(registry, "", version)
             case ["openapi", "v3", "apis", group, version]:
-                return discovery.openapi_document(registry, group, version)
+                return openapi.document(registry, group, version)
+            case ["openapi", "v2"]:
+                raise StatusError(404, "NotFound", "OpenAPI v2 is not served here; use /openapi/v3")
             case ["version"]:
                 return _version()
         return None
 
+    def _review(self, request: web.Request, found: Place, body: bytes, user: User) -> web.Response:
+        if request.method != "POST":
+            raise method_not_allowed(f"{request.method} is not supported on {found.plural}")
+        data = parse_body(body, request.content_type)
+        if not isinstance(data, dict):
+            raise bad_request("the body must be an object")
+        reviewed = reviews.answer(
+            found.plural, found.namespace, data, user, self._tokens, self._authorizer
+        )
+        return _json(reviewed, 201)
+
+    def _write(
+        self, request: web.Request, meant: Target, body: bytes, user: User, warnings: list[str]
+    ) -> Write:
+        """What a request says of a write, besides the object."""
+        query = request.query
+        dry_run = query.getall("dryRun", [])
+        if any(v != "All" for v in dry_run):
+            raise bad_request(f'dryRun: Unsupported value: {dry_run}: supported values: "All"')
+        validation = query.get("fieldValidation") or "Warn"
+        if validation not in ("Strict", "Warn", "Ignore"):
+            raise bad_request(
+                f'fieldValidation: Unsupported value: "{validation}": supported values: "Ignore", '
+                '"Strict", "Warn"'
+            )
+        manager = query.get("fieldManager") or _agent(request)
+        if len(manager) > 128 or not manager.isprintable():
+            raise bad_request("fieldManager: Invalid value: at most 128 printable characters")
+        repeated: tuple[str, ...] = ()
+        if body and validation != "Ignore" and request.method in ("POST", "PUT"):
+            repeated = repeated_fields(body, request.content_type)
+        return Write(
+            user,
+            bool(dry_run),
+            warnings.append,
+            manager=manager,
+            validation=validation,
+            version=meant.version,
+            repeated=repeated,
+        )
+
+    def _form(self, request: web.Request, found: Target) -> Form:
+        return Form(
+            self._operations.registry,
+            found.kind,
+            found.version,
+            accept=request.headers.get("Accept", ""),
+            include=request.query.get("includeObject", ""),
+        )
+
     async def _target(
         self, request: web.Request, found: Target, body: bytes, write: Write
     ) -> web.StreamResponse:
-        if found.subresource not in ("", "status"):
+        if found.subresource and (
+            found.subresource != "status" or "status" not in found.kind.subresources
+        ):
             return await self._subresource(request, found, body, write)
-        accept = request.headers.get("Accept", "")
-        form = Form(
-            found.kind,
-            found.version,
-            table="as=Table" in accept,
-            include=request.query.get("includeObject", ""),
-        )
-        operations, query = self._operations, request.query
+        form, operations = self._form(request, found), self._operations
         match request.method, bool(found.name):
             case "GET", False:
-                if parse_bool(query.get("watch")):
+                if parse_bool(request.query.get("watch")):
                     return await self._watch(request, found, form)
-                return self._list(found, form, dict(query))
-            case "GET", True:
-                data = operations.entry(found.kind, found.namespace, found.name).data
-                return _json(form.shown(data, self._now()))
+                return self._list(found, form, dict(request.query))
+            case "GET" | "HEAD", True:
+                if parse_bool(request.query.get("watch")):
+                    return await self._watch(request, found, form)
+                entry = operations.entry(found.kind, found.namespace, found.name)
+                return _raw(form.raw(entry, self._now()))
             case "POST", False:
                 data = parse_body(body, request.content_type)
                 made = await operations.create(found.kind, found.namespace, data, write)
-                return _json(form.one(made), 201)
+                return _json(form.shown(made, self._now()), 201)
             case "PUT", True:
                 data = parse_body(body, request.content_type)
                 return await self._put(found, form, data, write)
             case "PATCH", True:
-                return await self._patch(request, found, form, body, write)
+                stored, created = await self._patching.patch(request, found, body, write)
+                return _json(form.shown(stored, self._now()), 201 if created else 200)
             case "DELETE", _:
                 return await self._delete(request, found, body, write)
-        raise method_not_allowed(f"{request.method} is not supported on {found.kind.plural}")
+        raise method_not_allowed(
+            f"the server does not allow this method on the requested resource: {request.method} "
+            f"on {found.kind.plural}"
+        )
 
     def _list(self, found: Target, form: Form, query: dict[str, str]) -> web.Response:
+        check_version(self._operations, found.kind, query)
         entries, meta = self._pages.page(
             lambda: self._operations.select(
                 found.kind,
@@ -136,39 +254,42 @@ class Handlers:
                 query.get("fieldSelector", ""),
             ),
             self._operations.store.committed,
-            int(query.get("limit") or 0),
+            parse_number(query.get("limit"), "limit"),
             query.get("continue", ""),
         )
-        return _json(form.many([e.data for e in entries], meta, self._now()))
+        return _raw(form.many(entries, meta, self._now()))
 
     async def _watch(self, request: web.Request, found: Target, form: Form) -> web.StreamResponse:
         query = dict(request.query)
         if found.name:
             query["fieldSelector"] = f"metadata.name={found.name}"
-        watch = Watch(self._operations, form, found.namespace, query)
+        watch = Watch(self._operations, self._lines, form, found.namespace, query)
+        watch.on_lost = lambda: _abort(request)
         response = web.StreamResponse(headers={"Content-Type": _JSON})
         response.enable_chunked_encoding()
         await response.prepare(request)
         try:
-            async for line in watch.lines(self._now):
-                await response.write(line)
+            async for block in watch.lines(self._now):
+                await response.write(block)
         except StatusError as error:
             await response.write(error_line(error))
         except ConnectionError:
             return response
         return response
 
-    async def _put(self, found: Target, form: Form, data: Json, write: Write) -> web.Response:
+    async def _put(self, found: Target, form: Form, data: Any, write: Write) -> web.Response:
+        if not isinstance(data, dict) or not isinstance(data.get("metadata") or {}, dict):
+            raise bad_request("the body must be an object")
         operations = self._operations
+        given = data.get("metadata") or {}
+        if operations.registry.is_custom(found.kind) and not given.get("resourceVersion"):
+            self._need_version(found)
 
         def change(before: Json) -> Json:
-            meta = {**before["metadata"], **(data.get("metadata") or {})}
-            if "resourceVersion" not in (data.get("metadata") or {}):
-                meta.pop("resourceVersion", None)
-            for field in ("labels", "annotations", "finalizers", "ownerReferences"):
-                if field not in (data.get("metadata") or {}):
-                    meta.pop(field, None)
-            return {**data, "metadata": meta}
+            managed = {"managedFields": before["metadata"].get("managedFields")}
+            if "managedFields" in given or managed["managedFields"] is None:
+                managed = {}
+            return {**data, "metadata": {**managed, **given}}
 
         try:
             stored = await operations.update(
@@ -180,168 +301,177 @@ class Handlers:
                 subresource=found.subresource,
             )
         except StatusError as error:
-            if error.code == 404 and found.kind.name == "Lease":
-                stored = await operations.create(found.kind, found.namespace, data, write)
-            else:
+            may_make = found.kind.name in _MADE_BY_PUT and not found.subresource
+            if error.code != 404 or not may_make or given.get("resourceVersion"):
                 raise
-        return _json(form.one(stored))
-
-    async def _patch(
-        self, request: web.Request, found: Target, form: Form, body: bytes, write: Write
-    ) -> web.Response:
-        operations, kind = self._operations, found.kind
-        media = request.content_type
-        patch = parse_body(body, media)
-        if media == "application/apply-patch+yaml":
-            stored, created = await apply_patch(
-                operations, found, patch, dict(request.query), write
+            meta = {**given, "name": given.get("name") or found.name}
+            made = await operations.create(
+                found.kind, found.namespace, {**data, "metadata": meta}, write
             )
-            return _json(form.one(stored), 201 if created else 200)
-        if media == "application/strategic-merge-patch+json" and operations.registry.is_custom(
-            kind
-        ):
-            raise StatusError(
-                415,
-                "UnsupportedMediaType",
-                "the body of the request was in an unknown format - accepted media types include: "
-                "application/json-patch+json, application/merge-patch+json, "
-                "application/apply-patch+yaml",
-            )
+            return _json(form.shown(made, self._now()), 201)
+        return _json(form.shown(stored, self._now()))
 
-        def change(before: Json) -> Json:
-            if "resourceVersion" not in (
-                (patch or {}).get("metadata") or {} if isinstance(patch, dict) else {}
-            ):
-                before["metadata"].pop("resourceVersion", None)
-            match media:
-                case "application/json-patch+json":
-                    return json_patch(before, patch)
-                case "application/strategic-merge-patch+json":
-                    merged: Json = strategic_merge(before, patch)
-                    return merged
-                case "application/merge-patch+json" | "application/json":
-                    merged = merge_patch(before, patch)
-                    return merged
-            raise StatusError(415, "UnsupportedMediaType", f"patch form {media} is not known")
-
-        stored = await operations.update(
-            kind, found.namespace, found.name, change, write, subresource=found.subresource
+    def _need_version(self, found: Target) -> None:
+        self._operations.entry(found.kind, found.namespace, found.name)
+        raise StatusError(
+            422,
+            "Invalid",
+            f'{found.kind.plural}.{found.kind.group} "{found.name}" is invalid: '
+            "metadata.resourceVersion: Invalid value: 0: must be specified for an update",
         )
-        return _json(form.one(stored))
 
     async def _delete(
         self, request: web.Request, found: Target, body: bytes, write: Write
     ) -> web.Response:
-        options = parse_body(body, request.content_type) or {}
-        for name in ("gracePeriodSeconds", "propagationPolicy"):
-            if name in request.query:
-                value: Any = request.query[name]
-                options[name] = int(value) if name == "gracePeriodSeconds" else value
+        if found.subresource:
+            raise method_not_allowed(f"DELETE is not supported on {found.subresource}")
+        options, write = _delete_options(request, body, write)
         operations = self._operations
-        if options.get("dryRun"):
-            write = Write(write.user, True, write.warn)
         if found.name:
             data = await operations.delete(found.kind, found.namespace, found.name, options, write)
-            if operations.store.get(_resource(found), found.namespace, found.name) is not None:
-                return _json(data)
-            details = {
-                "name": found.name,
-                "kind": found.kind.plural,
-                "uid": data["metadata"]["uid"],
-            }
-            if found.kind.group:
-                details["group"] = found.kind.group
-            return _json(
-                {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-                 "details": details}
-            )  # fmt: skip
+            still = operations.store.get(resource_of(found.kind), found.namespace, found.name)
+            if still is not None and not write.dry_run:
+                return _json(self._form(request, found).one(data))
+            return _json(_deleted(found.kind, data))
+        if not found.namespace and found.kind.namespaced:
+            raise method_not_allowed("name a namespace: collections are deleted in one at a time")
         query = request.query
-        entries = operations.select(
+        selected = operations.select(
             found.kind,
             found.namespace,
             query.get("labelSelector", ""),
             query.get("fieldSelector", ""),
         )
-        for entry in entries:
-            await operations.delete(found.kind, entry.namespace, entry.name, options, write)
-        form = Form(found.kind, found.version, table=False, include="")
+        for entry in selected:
+            try:
+                await operations.delete(found.kind, entry.namespace, entry.name, options, write)
+            except StatusError as error:
+                if error.code != 404:
+                    raise
+        form = Form(operations.registry, found.kind, found.version)
         meta = {"resourceVersion": str(operations.store.committed)}
-        return _json(form.many([e.data for e in entries], meta, self._now()))
+        return _raw(form.many(selected, meta, self._now()))
 
     async def _subresource(
         self, request: web.Request, found: Target, body: bytes, write: Write
     ) -> web.StreamResponse:
         operations, kind = self._operations, found.kind
-        entry = operations.entry(kind, found.namespace, found.name)
-        match kind.name, found.subresource, request.method:
-            case _, "scale", method if "scale" in kind.subresources:
-                if method == "GET":
-                    return _json(operations.scale(kind, entry.data))
-                patch = parse_body(body, request.content_type)
-                stored = await operations.update(
-                    kind,
-                    found.namespace,
-                    found.name,
-                    lambda data: operations.rescale(_unversioned(data), patch),
-                    write,
-                )
-                return _json(operations.scale(kind, stored))
-            case "Pod", "log", "GET":
-                container = request.query.get("container") or _first_container(entry.data)
-                return await self._node.logs(request, found.namespace, found.name, container)
-            case "Pod", "exec", _:
-                container = request.query.get("container") or _first_container(entry.data)
-                return await self._node.execute(request, found.namespace, found.name, container)
-            case "Pod", "portforward", _:
-                return await self._node.port_forward(request, found.namespace, found.name)
-            case "Pod", "binding", "POST":
-                node = parse_body(body, request.content_type)["target"]["name"]
-                await operations.update(
-                    kind, found.namespace, found.name, lambda d: _bound(d, node), write
-                )
-                return _json(_success(), 201)
-            case "Pod", "eviction", "POST":
-                await operations.delete(kind, found.namespace, found.name, {}, write)
-                return _json(_success(), 201)
-            case "ServiceAccount", "token", "POST":
+        match kind.name, found.subresource:
+            case _, "scale" if "scale" in kind.subresources:
+                return await self._scale(request, found, body, write)
+            case "Pod", _ if self._pods.serves(found.subresource):
+                return await self._pods.answer(request, found, body, write)
+            case "ServiceAccount", "token" if request.method == "POST":
+                operations.entry(kind, found.namespace, found.name)
                 data = parse_body(body, request.content_type)
-                spec = data.get("spec") or {}
-                token, ends = self._tokens.issue(found.namespace, found.name, spec)
-                status = {"token": token, "expirationTimestamp": ends}
-                api = "authentication.k8s.io/v1"
-                return _json(
-                    {**data, "kind": "TokenRequest", "apiVersion": api, "status": status}, 201
-                )
-            case "Namespace", "finalize", "PUT":
-                return _json(entry.data)
+                return _json(self._tokens.request(found.namespace, found.name, data), 201)
+            case "Namespace", "finalize" if request.method == "PUT":
+                data = parse_body(body, request.content_type)
+                return _json(await self._finalize(found, data, write))
+        asked = found.subresource.partition("/")[0]
+        if asked in _REFUSED:
+            raise method_not_allowed(f"{_REFUSED[asked]}: not supported by the embedded API")
         raise not_found(f"{kind.plural}/{found.subresource}", kind.group, found.name)
 
+    async def _finalize(self, found: Target, data: Any, write: Write) -> Json:
+        spec = (data.get("spec") or {}) if isinstance(data, dict) else {}
 
-def _unversioned(data: Json) -> Json:
-    data["metadata"].pop("resourceVersion", None)
-    return data
+        def change(before: Json) -> Json:
+            before["spec"] = {**before.get("spec", {}), "finalizers": spec.get("finalizers") or []}
+            return before
+
+        return await self._operations.update(
+            found.kind, "", found.name, change, write, subresource="finalize"
+        )
+
+    async def _scale(
+        self, request: web.Request, found: Target, body: bytes, write: Write
+    ) -> web.Response:
+        operations, kind = self._operations, found.kind
+        where = scale_paths(operations.registry, kind, found.version)
+        entry = operations.entry(kind, found.namespace, found.name)
+        if request.method == "GET":
+            return _json(scale_of(where, entry.data))
+        if request.method not in ("PUT", "PATCH"):
+            raise method_not_allowed(f"{request.method} is not supported on {kind.plural}/scale")
+        patch = parse_body(body, request.content_type)
+
+        def change(before: Json) -> Json:
+            scale = scale_of(where, before)
+            if request.method == "PUT":
+                return rescaled(where, before, patch)
+            return rescaled(where, before, self._patching.patched(request, scale, patch, None))
+
+        stored = await operations.update(kind, found.namespace, found.name, change, write)
+        return _json(scale_of(where, stored))
 
 
-def _bound(data: Json, node: str) -> Json:
-    if data["spec"].get("nodeName"):
-        raise bad_request(f"pod {data['metadata']['name']} is already assigned to a node")
-    data["spec"]["nodeName"] = node
-    return _unversioned(data)
+def attributes(request: web.Request, path: str, found: Place | None) -> Attributes:
+    """What a request asks to do, as rules put it."""
+    verb = _VERBS.get(request.method, request.method.lower())
+    if found is None:
+        return Attributes(verb if verb != "create" else "post", path=path)
+    if not found.name:
+        if verb == "get":
+            verb = "watch" if parse_bool(request.query.get("watch")) else "list"
+        elif verb == "delete":
+            verb = "deletecollection"
+    elif verb == "get" and not found.subresource and parse_bool(request.query.get("watch")):
+        verb = "watch"
+    subresource = found.subresource.partition("/")[0]
+    if found.plural == "pods" and subresource in _CONNECTED:
+        verb = "create"
+    namespace = found.namespace
+    if found.plural == "namespaces" and not found.group:
+        namespace = found.name
+    return Attributes(verb, found.group, found.plural, subresource, namespace, found.name)
 
 
-def _first_container(pod: Json) -> str:
-    name = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
-    return str(name or pod["spec"]["containers"][0]["name"])
+def _agent(request: web.Request) -> str:
+    """The manager of those who name none: the first word of their User-Agent."""
+    agent = request.headers.get("User-Agent", "").partition("/")[0].strip()
+    return "".join(c for c in agent if c.isprintable())[:128] or "unknown"
 
 
-def _resource(found: Target) -> Any:
-    from meltemi.local.apiserver.registry import resource_of
-
-    return resource_of(found.kind)
+def _header(text: str) -> str:
+    return "".join(c for c in text.replace('"', "'") if c.isprintable())[:512]
 
 
-def _success() -> Json:
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _delete_options(request: web.Request, body: bytes, write: Write) -> tuple[Json, Write]:
+    options = parse_body(body, request.content_type) or {}
+    if not isinstance(options, dict):
+        raise bad_request("DeleteOptions: expected an object")
+    query = request.query
+    if "gracePeriodSeconds" in query:
+        options["gracePeriodSeconds"] = parse_number(
+            query["gracePeriodSeconds"], "gracePeriodSeconds"
+        )
+    if "propagationPolicy" in query:
+        options["propagationPolicy"] = query["propagationPolicy"]
+    if "orphanDependents" in query:
+        options["orphanDependents"] = parse_bool(query["orphanDependents"])
+    grace = options.get("gracePeriodSeconds")
+    if grace is not None and (not isinstance(grace, int) or grace < 0):
+        raise bad_request("gracePeriodSeconds: Invalid value: must be a number from 0 on")
+    if not isinstance(options.get("preconditions") or {}, dict):
+        raise bad_request("preconditions: expected an object")
+    dry_run = write.dry_run or bool(options.get("dryRun"))
+    kept = {k: v for k, v in options.items() if k not in ("kind", "apiVersion")}
+    return options, Write(write.user, dry_run, write.warn, version=write.version, options=kept)
+
+
+def _deleted(kind: Kind, data: Json) -> Json:
+    meta = data["metadata"]
+    details = {"name": meta["name"], "kind": kind.plural, "uid": meta["uid"]}
+    if kind.group:
+        details["group"] = kind.group
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+            "details": details}  # fmt: skip
 
 
 def _version() -> Json:
@@ -358,5 +488,9 @@ def _version() -> Json:
     }
 
 
-def _json(data: Json, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(data), status=status, content_type=_JSON)
+def _json(data: Any, status: int = 200) -> web.Response:
+    return _raw(orjson.dumps(data), status)
+
+
+def _raw(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type=_JSON)

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from meltemi.api.kinds import KINDS
+from meltemi.local.apiserver import roles
 from meltemi.local.apiserver.accounts import ROOT_CONFIG_MAP
+from meltemi.local.apiserver.definitions import CLEANUP, definition_status
 from meltemi.local.apiserver.errors import StatusError
 from meltemi.local.apiserver.operations import Operations, User, Write
+from meltemi.local.apiserver.owned import Owned
+from meltemi.local.apiserver.rbac import aggregated_rules
 from meltemi.local.apiserver.registry import resource_of
 from meltemi.local.apiserver.store import Change, Entry, Resource
 
@@ -17,7 +21,14 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 SYSTEM = Write(User("system:apiserver", groups=("system:masters",)))
+_CLUSTER_ROLES = Resource("rbac.authorization.k8s.io", "clusterroles")
+_FOLLOWED = (
+    Resource("", "namespaces"),
+    Resource("apiextensions.k8s.io", "customresourcedefinitions"),
+    _CLUSTER_ROLES,
+)
 _FURNITURE = (Resource("", "serviceaccounts"), Resource("", "configmaps"))
+_GATHERINGS = 8
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -30,26 +41,37 @@ class Lifecycle:
         self._root = root
         self._store = operations.store
         self._changes: asyncio.Queue[tuple[Resource, Change]] = asyncio.Queue()
+        self._owned = Owned(self._store)
 
     def note(self, resource: Resource, change: Change) -> None:
         """Take a committed change."""
+        self._owned.note(resource, change)
         meta = change.entry.data["metadata"]
         leaving = change.deleted or "deletionTimestamp" in meta
-        is_kept = change.entry.name in ("default", ROOT_CONFIG_MAP)
-        if leaving or is_kept or resource.plural in ("namespaces", "customresourcedefinitions"):
+        is_kept = change.entry.name in ("default", ROOT_CONFIG_MAP) and resource in _FURNITURE
+        if leaving or is_kept or resource in _FOLLOWED:
             self._changes.put_nowait((resource, change))
 
     async def prepare(self) -> None:
         """Make what a new cluster has, and learn the definitions that are stored."""
-        for name in _NAMESPACES:
-            if self._store.get(Resource("", "namespaces"), "", name) is None:
-                await self._create("Namespace", "", name)
-        for entry in self._store.entries(Resource("", "namespaces")):
-            await self._furnish(entry.name)
+        for resource in self._store.resources():
+            for entry in self._store.entries(resource):
+                self._owned.learn(resource, entry)
         for entry in self._store.entries(
             Resource("apiextensions.k8s.io", "customresourcedefinitions")
         ):
             self._operations.registry.define(entry.data)
+        for name in _NAMESPACES:
+            if self._store.get(Resource("", "namespaces"), "", name) is None:
+                await self._create("Namespace", "", name)
+        async with asyncio.TaskGroup() as group:
+            for body in roles.cluster_roles():
+                group.create_task(self._ensure("ClusterRole", body), name="default role")
+            for body in roles.cluster_role_bindings():
+                group.create_task(self._ensure("ClusterRoleBinding", body), name="default binding")
+            for entry in self._store.entries(Resource("", "namespaces")):
+                group.create_task(self._furnish(entry.name), name=f"furnish {entry.name}")
+        await self._aggregate()
         if self._store.get(Resource("", "services"), "default", "kubernetes") is None:
             port = {"name": "https", "port": 443, "targetPort": 6443, "protocol": "TCP"}
             await self._create(
@@ -59,6 +81,35 @@ class Lifecycle:
                 spec={"clusterIP": "10.43.0.1", "ports": [port]},
                 labels={"component": "apiserver", "provider": "kubernetes"},
             )
+
+    async def _ensure(self, kind: str, body: Json) -> None:
+        """Make a default object; what somebody changed stays as it is."""
+        if self._store.get(resource_of(KINDS[kind]), "", body["metadata"]["name"]) is None:
+            with contextlib.suppress(StatusError):
+                await self._operations.create(KINDS[kind], "", body, SYSTEM)
+
+    async def _aggregate(self) -> None:
+        """Gather the rules of ClusterRoles that aggregate; until nothing changes, as roles
+        gather from roles that gather."""
+        for _ in range(_GATHERINGS):
+            every = [e.data for e in self._store.entries(_CLUSTER_ROLES)]
+            stale = [
+                (role, rules)
+                for role in every
+                if (rules := aggregated_rules(role, every)) is not None
+                and rules != (role.get("rules") or [])
+            ]
+            if not stale:
+                return
+            for role, rules in stale:
+                with contextlib.suppress(StatusError):
+                    await self._operations.update(
+                        KINDS["ClusterRole"],
+                        "",
+                        role["metadata"]["name"],
+                        lambda data, rules=rules: {**data, "rules": rules},  # type: ignore[misc]
+                        SYSTEM,
+                    )
 
     async def _create(
         self, kind: str, namespace: str, name: str, *, labels: Json | None = None, **more: Any
@@ -106,48 +157,66 @@ class Lifecycle:
             await self._namespace(change)
         if resource in _FURNITURE and change.entry.namespace:
             await self._refurnish(change.entry.namespace)
+        if resource == _CLUSTER_ROLES:
+            await self._aggregate()
         if change.deleted:
-            await self._collect(meta["uid"])
+            if "orphan" not in (meta.get("finalizers") or ()):
+                await self._collect(meta["uid"])
+            await self._object_of_definition_gone(resource)
             if change.entry.namespace:
                 await self._maybe_end(change.entry.namespace)
             for owner in meta.get("ownerReferences") or ():
                 await self._foreground(owner["uid"])
         elif "foregroundDeletion" in (meta.get("finalizers") or ()):
-            await self._collect(meta["uid"])
+            await self._collect(meta["uid"], "Foreground")
             await self._foreground(meta["uid"])
         elif "orphan" in (meta.get("finalizers") or ()):
             await self._orphan(resource, change.entry)
 
     async def _definition(self, change: Change) -> None:
-        registry = self._operations.registry
+        registry, name = self._operations.registry, change.entry.name
         if change.deleted:
-            registry.forget(change.entry.name)
+            registry.forget(name)
             return
         registry.define(change.entry.data)
-        conditions = [
-            {"type": kind, "status": "True", "reason": reason, "message": "",
-             "lastTransitionTime": self._operations.now()}
-            for kind, reason in (
-                ("NamesAccepted", "NoConflicts"),
-                ("Established", "InitialNamesAccepted"),
-            )
-        ]  # fmt: skip
-        if (change.entry.data.get("status") or {}).get("conditions"):
+        meta = change.entry.data["metadata"]
+        if "deletionTimestamp" in meta:
+            await self._undefine(change.entry.data)
             return
-        spec = change.entry.data["spec"]
-        status = {
-            "conditions": conditions,
-            "acceptedNames": spec["names"],
-            "storedVersions": [v["name"] for v in spec["versions"] if v.get("storage")],
-        }
-        await self._operations.update(
-            KINDS["CustomResourceDefinition"],
-            "",
-            change.entry.name,
-            lambda data: {**data, "status": status},
-            SYSTEM,
-            subresource="status",
-        )
+        wanted = definition_status(change.entry.data, self._operations.now())
+        if wanted is not None:
+            await self._operations.update(
+                KINDS["CustomResourceDefinition"],
+                "",
+                name,
+                lambda data: {**data, "status": wanted},
+                SYSTEM,
+                subresource="status",
+            )
+
+    async def _undefine(self, definition: Json) -> None:
+        """Delete all objects of a kind before its definition goes."""
+        spec, name = definition["spec"], definition["metadata"]["name"]
+        resource = Resource(spec["group"], spec["names"]["plural"])
+        kind = self._operations.registry.of(resource)
+        for entry in list(self._store.entries(resource)):
+            if kind is not None:
+                with contextlib.suppress(StatusError):
+                    await self._operations.delete(kind, entry.namespace, entry.name, {}, SYSTEM)
+        if next(self._store.entries(resource), None) is not None:
+            return
+        found = self._store.get(resource_of(KINDS["CustomResourceDefinition"]), "", name)
+        if found is not None:
+            await self._drop_finalizer(
+                resource_of(KINDS["CustomResourceDefinition"]), found, CLEANUP
+            )
+
+    async def _object_of_definition_gone(self, resource: Resource) -> None:
+        """The last object of a kind whose definition is going has gone."""
+        name = f"{resource.plural}.{resource.group}"
+        found = self._store.get(resource_of(KINDS["CustomResourceDefinition"]), "", name)
+        if found is not None and "deletionTimestamp" in found.data["metadata"]:
+            await self._undefine(found.data)
 
     async def _refurnish(self, namespace: str) -> None:
         found = self._store.get(Resource("", "namespaces"), "", namespace)
@@ -176,55 +245,62 @@ class Lifecycle:
         found = self._store.get(Resource("", "namespaces"), "", namespace)
         if found is None or "deletionTimestamp" not in found.data["metadata"]:
             return
-        if next(self._content(namespace), None) is None:
-            await self._store.remove(Resource("", "namespaces"), "", namespace)
+        finalizers = (found.data.get("spec") or {}).get("finalizers") or []
+        if "kubernetes" not in finalizers or next(self._content(namespace), None) is not None:
+            return
 
-    def _children(self, uid: str) -> list[tuple[Resource, Entry]]:
-        return [
-            (resource, entry)
-            for resource in self._store.resources()
-            for entry in self._store.entries(resource)
-            if any(o.get("uid") == uid for o in entry.data["metadata"].get("ownerReferences") or ())
-        ]
+        def change(data: Json) -> Json:
+            data["spec"]["finalizers"] = [f for f in finalizers if f != "kubernetes"]
+            return data
 
-    def _exists(self, uid: str) -> bool:
-        return any(
-            entry.data["metadata"]["uid"] == uid
-            for resource in self._store.resources()
-            for entry in self._store.entries(resource)
+        await self._operations.update(
+            KINDS["Namespace"], "", namespace, change, SYSTEM, subresource="finalize"
         )
 
-    async def _collect(self, uid: str) -> None:
+    async def _collect(self, uid: str, policy: str = "") -> None:
         """Delete what belonged to an owner that is gone, unless another owner still stands."""
-        for resource, entry in self._children(uid):
+        options = {"propagationPolicy": policy} if policy else {}
+        for resource, entry in self._owned.dependents(uid):
             owners = entry.data["metadata"]["ownerReferences"]
-            others = [o for o in owners if o["uid"] != uid and self._exists(o["uid"])]
-            kind = self._kind_of(resource)
+            others = [o for o in owners if o["uid"] != uid and self._owned.exists(o["uid"])]
+            kind = self._operations.registry.of(resource)
             if not others and kind is not None:
                 with contextlib.suppress(StatusError):
-                    await self._operations.delete(kind, entry.namespace, entry.name, {}, SYSTEM)
+                    await self._operations.delete(
+                        kind, entry.namespace, entry.name, options, SYSTEM
+                    )
 
     async def _foreground(self, uid: str) -> None:
-        """An owner deleted in the foreground ends when its children have."""
-        for resource in self._store.resources():
-            for entry in list(self._store.entries(resource)):
-                meta = entry.data["metadata"]
-                waits = "foregroundDeletion" in (meta.get("finalizers") or ())
-                if meta["uid"] == uid and waits and not self._children(uid):
-                    await self._drop_finalizer(resource, entry, "foregroundDeletion")
+        """An owner deleted in the foreground ends when the children that block it have."""
+        owner = self._owned.find(uid)
+        if owner is None:
+            return
+        resource, entry = owner
+        waits = "foregroundDeletion" in (entry.data["metadata"].get("finalizers") or ())
+        blocking = [
+            child
+            for _, child in self._owned.dependents(uid)
+            if any(
+                o["uid"] == uid and o.get("blockOwnerDeletion")
+                for o in child.data["metadata"]["ownerReferences"]
+            )
+        ]
+        if waits and not blocking:
+            await self._drop_finalizer(resource, entry, "foregroundDeletion")
 
     async def _orphan(self, resource: Resource, entry: Entry) -> None:
         uid = entry.data["metadata"]["uid"]
-        for child_resource, child in self._children(uid):
-            kind = self._kind_of(child_resource)
+        for child_resource, child in self._owned.dependents(uid):
+            kind = self._operations.registry.of(child_resource)
             if kind is not None:
-                await self._operations.update(
-                    kind, child.namespace, child.name, lambda d: _without_owner(d, uid), SYSTEM
-                )
+                with contextlib.suppress(StatusError):
+                    await self._operations.update(
+                        kind, child.namespace, child.name, lambda d: _without_owner(d, uid), SYSTEM
+                    )
         await self._drop_finalizer(resource, entry, "orphan")
 
     async def _drop_finalizer(self, resource: Resource, entry: Entry, name: str) -> None:
-        kind = self._kind_of(resource)
+        kind = self._operations.registry.of(resource)
         if kind is None:
             return
 
@@ -233,13 +309,8 @@ class Lifecycle:
             data["metadata"]["finalizers"] = left
             return data
 
-        await self._operations.update(kind, entry.namespace, entry.name, change, SYSTEM)
-
-    def _kind_of(self, resource: Resource) -> Any:
-        for kind in self._operations.registry.kinds():
-            if resource_of(kind) == resource:
-                return kind
-        return None
+        with contextlib.suppress(StatusError):
+            await self._operations.update(kind, entry.namespace, entry.name, change, SYSTEM)
 
 
 def _without_owner(data: Json, uid: str) -> Json:

@@ -4,7 +4,6 @@ A write that awaits (a webhook, a commit) compares what it read before with what
 that no update is ever lost.
 """
 
-import copy
 import datetime
 import secrets
 import uuid
@@ -12,10 +11,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import orjson
 
 from meltemi.api.kinds import Kind
 from meltemi.base.clock import Clock
+from meltemi.local.apiserver import ownership
 from meltemi.local.apiserver.accounts import mount_account
+from meltemi.local.apiserver.convert import stored
 from meltemi.local.apiserver.defaults import Addresses, apply_defaults
 from meltemi.local.apiserver.errors import (
     StatusError,
@@ -23,11 +25,13 @@ from meltemi.local.apiserver.errors import (
     bad_request,
     conflict,
     forbidden,
+    invalid,
     not_found,
 )
-from meltemi.local.apiserver.patch import merge_patch
-from meltemi.local.apiserver.registry import Registry, resource_of
+from meltemi.local.apiserver.ownership import Held, Owner
+from meltemi.local.apiserver.registry import Registry, is_mesh, resource_of
 from meltemi.local.apiserver.selectors import object_test
+from meltemi.local.apiserver.shape import fill_defaults, shape
 from meltemi.local.apiserver.store import Entry, Resource, Store
 from meltemi.local.apiserver.validation import check
 
@@ -35,6 +39,11 @@ Json = dict[str, Any]
 _ATTEMPTS = 8
 _NAMESPACES = Resource("", "namespaces")
 _SERVICES = Resource("", "services")
+_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_LONGEST_GENERATED = 63 - 5
+_LASTING = ("default", "kube-system", "kube-public", "kube-node-lease")
+_WITHOUT_GENERATION = frozenset(("", "rbac.authorization.k8s.io", "coordination.k8s.io"))
+_BORN_WITH_STATUS = frozenset(("Node", "Namespace", "Pod", "PersistentVolume"))
 
 
 class User(msgspec.Struct, frozen=True):
@@ -52,11 +61,22 @@ class Write(msgspec.Struct, frozen=True):
     user: User
     dry_run: bool = False
     warn: Callable[[str], None] = lambda _: None
+    manager: str = ""
+    """Who owns the fields that are written; nobody is recorded when it is empty."""
+    validation: str = "Ignore"
+    """What becomes of unknown and repeated fields: Strict, Warn or Ignore."""
+    version: str = ""
+    """The version the object is written in; empty for the one that is stored."""
+    repeated: tuple[str, ...] = ()
+    """Fields that the body has twice."""
+    options: Json = {}
 
 
 Admit = Callable[[Kind, str, Json | None, Json | None, Write, str], Awaitable[Json | None]]
 """(kind, operation, new object, old object, write, subresource) to the object to store."""
 Change = Callable[[Json], Json]
+Owners = Callable[[Json, Json], list[Held] | None]
+"""(what stood, what is wanted) to the owners of the object's fields, if they change."""
 
 
 class Operations:
@@ -65,13 +85,15 @@ class Operations:
     def __init__(self, store: Store, registry: Registry, clock: Clock) -> None:
         self.store = store
         self.registry = registry
-        self._clock = clock
+        self.clock = clock
         self._addresses = Addresses()
         self.admit: Admit | None = None
         """Admission webhooks, when there are any to ask."""
+        self.guard: Callable[[Kind, Json, Json | None, Write], None] = lambda *_: None
+        """Refuses what the writer may not grant. Raises a 403."""
 
     def now(self) -> str:
-        return self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def entry(self, kind: Kind, namespace: str, name: str) -> Entry:
         found = self.store.get(resource_of(kind), namespace, name)
@@ -81,57 +103,109 @@ class Operations:
 
     def select(self, kind: Kind, namespace: str, labels: str, fields: str) -> list[Entry]:
         """Objects of a kind that both selectors choose."""
+        entries = self.store.entries(resource_of(kind), namespace)
+        if not labels and not fields:
+            return list(entries)
         test = object_test(labels, fields)
-        return [e for e in self.store.entries(resource_of(kind), namespace) if test(e.data)]
+        return [e for e in entries if test(e.data)]
 
-    async def create(self, kind: Kind, namespace: str, body: Json, write: Write) -> Json:
+    async def create(
+        self, kind: Kind, namespace: str, body: Any, write: Write, owners: Owners | None = None
+    ) -> Json:
         """Store a new object; raises 409 when the name is taken."""
-        data = self._normal(kind, namespace, body)
-        meta = data["metadata"]
+        for attempt in range(_ATTEMPTS):
+            data = self._new(kind, namespace, body, write)
+            is_generated = "name" not in ((body.get("metadata") or {}) if body else {})
+            held = owners({}, data) if owners else self._updated(kind, {}, data, write, "")
+            if held:
+                data["metadata"]["managedFields"] = ownership.write(held)
+            data = await self._admitted(kind, "CREATE", data, None, write)
+            self._finish(kind, data, None, write)
+            meta = data["metadata"]
+            self._check_namespace(kind, meta)
+            place = (meta.get("namespace", ""), meta["name"])
+            if self.store.get(resource_of(kind), *place) is None:
+                if write.dry_run:
+                    return data
+                return (await self.store.put(resource_of(kind), *place, data)).data
+            if not is_generated or attempt == _ATTEMPTS - 1:
+                break
+        raise already_exists(kind.plural, kind.group, place[1])
+
+    def _new(self, kind: Kind, namespace: str, body: Any, write: Write) -> Json:
+        """What a client sent, as a new object, with what the API itself fills in."""
+        data = self._received(kind, body, write)
+        meta = self._placed(kind, namespace, data)
         if not meta.get("name") and meta.get("generateName"):
-            meta["name"] = meta["generateName"] + secrets.token_hex(3)[:5]
+            letters = "".join(secrets.choice(_LETTERS) for _ in range(5))
+            meta["name"] = meta["generateName"][:_LONGEST_GENERATED] + letters
         self._check_namespace(kind, meta)
+        for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds",
+                      "selfLink", "managedFields"):  # fmt: skip
+            meta.pop(field, None)
         meta["uid"] = str(uuid.uuid4())
         meta["creationTimestamp"] = self.now()
-        for field in ("resourceVersion", "deletionTimestamp", "selfLink", "managedFields"):
-            meta.pop(field, None)
-        meta["generation"] = 1
-        apply_defaults(kind.name, data)
+        if kind.group not in _WITHOUT_GENERATION:
+            meta["generation"] = 1
+        if "status" in kind.subresources and kind.name not in _BORN_WITH_STATUS:
+            data.pop("status", None)
+        self._fill(kind, data)
         if kind.name == "Pod":
             mount_account(self.store, data)
-        data = await self._admitted(kind, "CREATE", data, None, write)
-        self._finish(kind, data, None)
-        resource, place = resource_of(kind), (meta.get("namespace", ""), data["metadata"]["name"])
-        if self.store.get(resource, *place) is not None:
-            raise already_exists(kind.plural, kind.group, place[1])
-        if write.dry_run:
-            return data
-        return (await self.store.put(resource, *place, data)).data
+        return data
 
-    def _normal(self, kind: Kind, namespace: str, body: Json) -> Json:
+    def _received(self, kind: Kind, body: Any, write: Write) -> Json:
+        """A clean copy of a body, in the stored version; says what is wrong with it."""
         if not isinstance(body, dict):
             raise bad_request("the body must be an object")
-        data = copy.deepcopy(body)
-        if data.get("kind") and data["kind"] != kind.name:
+        if body.get("kind") and body["kind"] != kind.name:
             raise bad_request(
-                f"the object provided is a {data['kind']}, but this path is for {kind.name}"
+                f"the object provided is a {body['kind']}, but this path is for {kind.name}"
             )
+        version = write.version or kind.versions[0]
+        written = f"{kind.group}/{version}" if kind.group else version
+        if body.get("apiVersion") and body["apiVersion"] not in (written, kind.api_version):
+            raise bad_request(
+                f"the API version in the data ({body['apiVersion']}) does not match the expected "
+                f"API version ({written})"
+            )
+        if not isinstance(body.get("metadata") or {}, dict):
+            raise bad_request("metadata: expected an object")
+        node = self.registry.node(kind, version)
+        shaped = shape(node, body, keeps_unknown=is_mesh(kind))
+        if shaped.wrong and not is_mesh(kind):
+            listed = "; ".join(f"{path}: {why}" if path else why for path, why in shaped.wrong)
+            raise bad_request(
+                f'{kind.name} in version "{version}" cannot be handled as a {kind.name}: {listed}'
+            )
+        self.report_unknown(shaped.unknown, write)
+        data = stored(kind, version, shaped.value)
         data["apiVersion"], data["kind"] = kind.api_version, kind.name
-        meta = data.get("metadata")
-        if meta is None:
-            meta = data["metadata"] = {}
-        if not isinstance(meta, dict):
-            raise bad_request("metadata must be an object")
-        if kind.namespaced:
-            if meta.get("namespace") and namespace and meta["namespace"] != namespace:
-                raise bad_request(
-                    "the namespace of the provided object does not match the namespace sent on "
-                    "the request"
-                )
-            meta["namespace"] = namespace or meta.get("namespace") or "default"
-        else:
-            meta.pop("namespace", None)
+        data.setdefault("metadata", {})
         return data
+
+    def report_unknown(self, unknown: list[str], write: Write) -> None:
+        """Refuse, warn of or ignore fields that nobody knows, as the client asked."""
+        named = [f'unknown field "{path}"' for path in unknown]
+        named += [f'duplicate field "{path}"' for path in write.repeated]
+        if named and write.validation == "Strict":
+            raise bad_request(f"strict decoding error: {', '.join(named)}")
+        if write.validation == "Warn":
+            for text in named:
+                write.warn(text)
+
+    def _placed(self, kind: Kind, namespace: str, data: Json) -> Json:
+        meta: Json = data["metadata"]
+        if not kind.namespaced:
+            meta.pop("namespace", None)
+            return meta
+        if meta.get("namespace") and namespace and meta["namespace"] != namespace:
+            raise bad_request(
+                "the namespace of the provided object does not match the namespace sent on "
+                "the request"
+            )
+        meta["namespace"] = namespace or meta.get("namespace") or "default"
+        return meta
 
     def _check_namespace(self, kind: Kind, meta: Json) -> None:
         if not kind.namespaced:
@@ -145,6 +219,25 @@ class Operations:
                 f'{kind.plural} "{meta.get("name", "")}" is forbidden: unable to create new '
                 f"content in namespace {name} because it is being terminated"
             )
+
+    def _fill(self, kind: Kind, data: Json) -> None:
+        """Defaults: those of the kind itself, or of its definition's schema."""
+        custom = self.registry.custom(kind, kind.versions[0])
+        if custom is not None:
+            fill_defaults(custom.node, data)
+        else:
+            apply_defaults(kind.name, data)
+
+    def _updated(
+        self, kind: Kind, before: Json, after: Json, write: Write, subresource: str
+    ) -> list[Held] | None:
+        if not write.manager:
+            return None
+        version = write.version or kind.versions[0]
+        written = f"{kind.group}/{version}" if kind.group else version
+        owner = Owner(write.manager, "Update", written, subresource)
+        node = self.registry.node(kind, kind.versions[0])
+        return ownership.updated(node, before, after, owner, self.now())
 
     async def _admitted(
         self,
@@ -160,18 +253,23 @@ class Operations:
         admitted = await self.admit(kind, operation, data, before, write, subresource)
         return admitted if admitted is not None else data
 
-    def _finish(self, kind: Kind, data: Json, before: Json | None) -> None:
+    def _finish(
+        self, kind: Kind, data: Json, before: Json | None, write: Write, subresource: str = ""
+    ) -> None:
         """Default again what admission added, give out addresses, validate."""
-        apply_defaults(kind.name, data)
+        self._fill(kind, data)
         if kind.name == "Service":
             others = [e.data for e in self.store.entries(_SERVICES)]
-            if before is not None and "clusterIP" not in data["spec"]:
+            if before is not None and not data["spec"].get("clusterIP"):
                 data["spec"]["clusterIP"] = before["spec"].get("clusterIP", "")
             self._addresses.assign(data["spec"], others)
         if kind.name == "Pod" and before is None:
             mount_account(self.store, data)
-        schema = self.registry.schema(kind, kind.versions[0])
-        check(kind, data, before, schema)
+        version = kind.versions[0]
+        node, custom = self.registry.node(kind, version), self.registry.custom(kind, version)
+        check(kind, data, before, node, custom)
+        if not subresource:
+            self.guard(kind, data, before, write)
 
     async def update(
         self,
@@ -182,30 +280,31 @@ class Operations:
         write: Write,
         *,
         subresource: str = "",
-        keep_managers: bool = False,
+        owners: Owners | None = None,
     ) -> Json:
         """Change an object; tries again when another write came first.
 
-        `change` gets a copy of what stands. When it sets a resourceVersion, only that version is
-        changed: anything else is a 409.
+        `change` gets a copy of what stands. When it sets another resourceVersion, only that
+        version is changed: anything else is a 409.
         """
         for _ in range(_ATTEMPTS):
             entry = self.entry(kind, namespace, name)
-            wanted = change(copy.deepcopy(entry.data))
-            version = wanted["metadata"].get("resourceVersion")
-            if version and str(version) != str(entry.version):
-                raise conflict(kind.plural, kind.group, name)
-            data = self._merged(kind, entry.data, wanted, subresource)
-            managers = (wanted if keep_managers else entry.data)["metadata"].get("managedFields")
-            if managers:
-                data["metadata"]["managedFields"] = managers
-            if data is not entry.data:
-                data = await self._admitted(kind, "UPDATE", data, entry.data, write, subresource)
-                self._finish(kind, data, entry.data)
+            wanted = change(orjson.loads(entry.raw))
+            if wanted is None:
+                return entry.data
+            data = self._replaced(kind, entry, wanted, write, subresource)
+            held = self._owners(kind, entry.data, wanted, data, write, subresource, owners)
+            is_same = _same(data, entry.data)
+            if held is not None:
+                data["metadata"]["managedFields"] = ownership.write(held)
+            data = await self._admitted(kind, "UPDATE", data, entry.data, write, subresource)
+            self._finish(kind, data, entry.data, write, subresource)
             current = self.store.get(resource_of(kind), namespace, name)
             if current is None or current.version != entry.version:
                 continue
-            if write.dry_run or _same(data, entry.data):
+            if is_same and _same(data, entry.data) and _same_owners(data, entry.data):
+                return entry.data
+            if write.dry_run:
                 return data
             if _is_finished(data):
                 gone = await self.store.remove(resource_of(kind), namespace, name)
@@ -213,124 +312,168 @@ class Operations:
             return (await self.store.put(resource_of(kind), namespace, name, data)).data
         raise conflict(kind.plural, kind.group, name, "too many writers at once; try again")
 
-    def _merged(self, kind: Kind, before: Json, wanted: Json, subresource: str) -> Json:
+    def _owners(
+        self,
+        kind: Kind,
+        before: Json,
+        wanted: Json,
+        data: Json,
+        write: Write,
+        subresource: str,
+        owners: Owners | None,
+    ) -> list[Held] | None:
+        if owners is not None:
+            return owners(before, data)
+        old = before["metadata"].get("managedFields")
+        sent = (wanted.get("metadata") or {}).get("managedFields", old)
+        if sent != old:
+            given = {"metadata": {"managedFields": sent or []}}
+            before = {**before, "metadata": {**before["metadata"], **given["metadata"]}}
+            return self._updated(kind, before, data, write, subresource) or ownership.read(given)
+        return self._updated(kind, before, data, write, subresource)
+
+    def _replaced(
+        self, kind: Kind, entry: Entry, wanted: Any, write: Write, subresource: str
+    ) -> Json:
         """What an update may change: the status or everything else, never identity."""
-        old, new = before["metadata"], wanted.get("metadata") or {}
+        data = self._received(kind, wanted, write)
+        before, new = entry.data, data["metadata"]
+        old = before["metadata"]
+        version = new.get("resourceVersion")
+        if version and str(version) != str(entry.version):
+            raise conflict(kind.plural, kind.group, entry.name)
         if new.get("uid") and new["uid"] != old["uid"]:
-            raise conflict(kind.plural, kind.group, old["name"], "the UID does not match")
-        if new.get("name", old["name"]) != old["name"]:
-            raise bad_request("the name of the object does not match the name on the URL")
+            raise conflict(
+                kind.plural, kind.group, entry.name,
+                f"Precondition failed: UID in precondition: {new['uid']}, UID in object meta: "
+                f"{old['uid']}",
+            )  # fmt: skip
+        for field in ("name", "namespace"):
+            if new.get(field) and field in old and new[field] != old[field]:
+                raise bad_request(
+                    f"the {field} of the object ({new[field]}) does not match the {field} on the "
+                    f"URL ({old[field]})"
+                )
         if subresource == "status":
-            return {**before, "metadata": {**old}, "status": wanted.get("status", {})}
+            return {**before, "metadata": {**old}, "status": data.get("status", {})}
         fixed = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp",
-                 "deletionGracePeriodSeconds", "generation", "resourceVersion")  # fmt: skip
-        meta = {**new, **{f: old[f] for f in fixed if f in old}}
-        for field in fixed:
-            if field not in old:
-                meta.pop(field, None)
-        meta.pop("managedFields", None)
-        data = {**wanted, "apiVersion": kind.api_version, "kind": kind.name, "metadata": meta}
+                 "deletionGracePeriodSeconds", "generation", "resourceVersion",
+                 "managedFields", "generateName")  # fmt: skip
+        meta = {k: v for k, v in new.items() if k not in fixed}
+        meta |= {field: old[field] for field in fixed if field in old}
+        data["metadata"] = meta
+        _no_new_finalizers(kind, old, meta)
         if "status" in kind.subresources:
             data.pop("status", None)
             if "status" in before:
                 data["status"] = before["status"]
-        apply_defaults(kind.name, data)
-        if data.get("spec") != before.get("spec"):
-            meta["generation"] = int(old.get("generation", 1)) + 1
+        if kind.name == "Namespace" and subresource != "finalize":
+            data["spec"] = before.get("spec", {})
+        self._fill(kind, data)
+        if "generation" in old and _desired(data) != _desired(before):
+            meta["generation"] = int(old["generation"]) + 1
         return data
-
-    async def record_owner(
-        self, kind: Kind, namespace: str, name: str, manager: str, fields: Json, write: Write
-    ) -> Json:
-        """Note that a manager applied these fields of an object it has just created."""
-
-        def change(data: Json) -> Json:
-            entry = {
-                "manager": manager,
-                "operation": "Apply",
-                "apiVersion": data["apiVersion"],
-                "fieldsType": "FieldsV1",
-                "fieldsV1": fields,
-            }
-            data["metadata"]["managedFields"] = [entry]
-            data["metadata"].pop("resourceVersion", None)
-            return data
-
-        return await self.update(kind, namespace, name, change, write, keep_managers=True)
 
     async def delete(
         self, kind: Kind, namespace: str, name: str, options: Json, write: Write
     ) -> Json:
         """Delete, or mark for deletion what must end in order: pods, namespaces, finalizers."""
-        entry = self.entry(kind, namespace, name)
-        self._check_preconditions(kind, entry, options)
-        await self._admitted_delete(kind, entry.data, write)
-        if write.dry_run:
-            return entry.data
+        resource = resource_of(kind)
+        for _ in range(_ATTEMPTS):
+            entry = self.entry(kind, namespace, name)
+            self._check_preconditions(kind, entry, options)
+            if self.admit is not None:
+                await self.admit(kind, "DELETE", None, entry.data, write, "")
+            if self.store.get(resource, namespace, name) is not entry:
+                continue
+            marked = self._marked(kind, entry, options)
+            if write.dry_run:
+                return marked or entry.data
+            if marked is None:
+                gone = await self.store.remove(resource, namespace, name)
+                return gone.data if gone else entry.data
+            if marked is entry.data:
+                return marked
+            return (await self.store.put(resource, namespace, name, marked)).data
+        raise conflict(kind.plural, kind.group, name, "too many writers at once; try again")
+
+    def _marked(self, kind: Kind, entry: Entry, options: Json) -> Json | None:
+        """An object on its way out; itself when that changes nothing; None when it may go."""
+        old = entry.data["metadata"]
         grace = _grace(kind, entry.data, options)
-        policy = options.get("propagationPolicy") or "Background"
-        finalizers = list(entry.data["metadata"].get("finalizers") or [])
-        extra = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(policy)
-        if extra and extra not in finalizers:
-            finalizers.append(extra)
-        waits = bool(finalizers) or grace > 0 or kind.name == "Namespace"
-        if not waits:
-            gone = await self.store.remove(resource_of(kind), namespace, name)
-            return gone.data if gone else entry.data
-        meta = {**entry.data["metadata"]}
-        shorter = grace < int(meta.get("deletionGracePeriodSeconds", grace + 1))
-        if "deletionTimestamp" in meta and not shorter and finalizers == meta.get("finalizers", []):
+        finalizers = _deletion_finalizers(list(old.get("finalizers") or []), options)
+        ends = _ending_namespace(kind, entry.data)
+        if not finalizers and not grace and not ends:
+            return None
+        meta = {**old}
+        shorter = grace < int(old.get("deletionGracePeriodSeconds", grace + 1))
+        if "deletionTimestamp" in old and not shorter and finalizers == old.get("finalizers", []):
             return entry.data
-        ends = self._clock.now() + datetime.timedelta(seconds=grace)
-        meta["deletionTimestamp"] = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
-        meta["deletionGracePeriodSeconds"] = grace
+        when = self.clock.now() + datetime.timedelta(seconds=grace)
+        if "deletionTimestamp" not in old or shorter:
+            meta["deletionTimestamp"] = when.strftime("%Y-%m-%dT%H:%M:%SZ")
+            meta["deletionGracePeriodSeconds"] = grace
+        if "generation" in meta and "deletionTimestamp" not in old:
+            meta["generation"] = int(meta["generation"]) + 1
+        meta.pop("finalizers", None)
         if finalizers:
             meta["finalizers"] = finalizers
         data = {**entry.data, "metadata": meta}
         if kind.name == "Namespace":
             data["status"] = {**(data.get("status") or {}), "phase": "Terminating"}
-        return (await self.store.put(resource_of(kind), namespace, name, data)).data
+        return data
 
     def _check_preconditions(self, kind: Kind, entry: Entry, options: Json) -> None:
         wanted = options.get("preconditions") or {}
-        if wanted.get("uid") and wanted["uid"] != entry.data["metadata"]["uid"]:
-            raise conflict(kind.plural, kind.group, entry.name, "the UID does not match")
+        uid = entry.data["metadata"]["uid"]
+        if wanted.get("uid") and wanted["uid"] != uid:
+            raise conflict(
+                kind.plural, kind.group, entry.name,
+                f"Precondition failed: UID in precondition: {wanted['uid']}, UID in object meta: "
+                f"{uid}",
+            )  # fmt: skip
         version = wanted.get("resourceVersion")
         if version and str(version) != str(entry.version):
-            raise conflict(kind.plural, kind.group, entry.name)
-        if kind.name == "Namespace" and entry.name in ("default", "kube-system", "kube-public"):
-            raise forbidden(f'namespaces "{entry.name}" is forbidden: it may not be deleted')
+            raise conflict(
+                kind.plural, kind.group, entry.name,
+                f"Precondition failed: ResourceVersion in precondition: {version}, "
+                f"ResourceVersion in object meta: {entry.version}",
+            )  # fmt: skip
+        if kind.name == "Namespace" and entry.name in _LASTING:
+            raise forbidden(
+                f'namespaces "{entry.name}" is forbidden: this namespace may not be deleted'
+            )
 
-    async def _admitted_delete(self, kind: Kind, data: Json, write: Write) -> None:
-        if self.admit is not None:
-            await self.admit(kind, "DELETE", None, data, write, "")
 
-    def scale(self, kind: Kind, data: Json) -> Json:
-        """The Scale of a workload."""
-        meta, spec, status = data["metadata"], data.get("spec", {}), data.get("status", {})
-        labels = (spec.get("selector") or {}).get("matchLabels") or {}
-        return {
-            "kind": "Scale",
-            "apiVersion": "autoscaling/v1",
-            "metadata": {
-                k: meta[k]
-                for k in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-                if k in meta
-            },
-            "spec": {"replicas": spec.get("replicas", 1)},
-            "status": {
-                "replicas": status.get("replicas", 0),
-                "selector": ",".join(f"{k}={v}" for k, v in sorted(labels.items())),
-            },
-        }
+def _no_new_finalizers(kind: Kind, old: Json, new: Json) -> None:
+    """What is on its way out takes no new finalizers."""
+    added = set(new.get("finalizers") or ()) - set(old.get("finalizers") or ())
+    if "deletionTimestamp" in old and added:
+        text = f"Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {sorted(added)}"  # noqa: E501
+        raise invalid(kind.name, kind.group, old["name"], [("metadata.finalizers", text)])
 
-    def rescale(self, data: Json, patch: Json) -> Json:
-        """Apply a Scale, or a patch of one, to a workload."""
-        replicas = merge_patch({"spec": {}}, patch).get("spec", {}).get("replicas")
-        if not isinstance(replicas, int) or replicas < 0:
-            raise StatusError(422, "Invalid", "spec.replicas: must be a number from 0 on")
-        data["spec"]["replicas"] = replicas
-        return data
+
+def _deletion_finalizers(finalizers: list[str], options: Json) -> list[str]:
+    """What the propagation policy adds to an object's finalizers, and takes from them."""
+    policy = options.get("propagationPolicy")
+    if policy is None and options.get("orphanDependents") is not None:
+        policy = "Orphan" if options["orphanDependents"] else "Background"
+    if policy not in (None, "Background", "Foreground", "Orphan"):
+        raise StatusError(
+            422,
+            "Invalid",
+            f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: '
+            f'"{policy}": supported values: "Foreground", "Background", "Orphan", "nil"',
+        )
+    if policy is None:
+        return finalizers
+    added = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(policy)
+    kept = [f for f in finalizers if f not in ("foregroundDeletion", "orphan") or f == added]
+    return [*kept, added] if added and added not in kept else kept
+
+
+def _ending_namespace(kind: Kind, data: Json) -> bool:
+    return kind.name == "Namespace" and bool((data.get("spec") or {}).get("finalizers"))
 
 
 def _grace(kind: Kind, data: Json, options: Json) -> int:
@@ -347,20 +490,33 @@ def _grace(kind: Kind, data: Json, options: Json) -> int:
     return default if asked is None else max(int(asked), 0)
 
 
+def _desired(data: Json) -> Json:
+    """What of an object its generation counts."""
+    return {k: v for k, v in data.items() if k not in ("metadata", "status")}
+
+
 def _same(one: Json, other: Json) -> bool:
-    """Whether two states differ in nothing but their version and generation."""
-    if one is other:
-        return True
+    """Whether two states differ in nothing but their version and who owns what."""
+    skip = ("resourceVersion", "generation", "managedFields")
 
     def rest(data: Json) -> Json:
-        skip = ("resourceVersion", "generation")
         return {**data, "metadata": {k: v for k, v in data["metadata"].items() if k not in skip}}
 
     return rest(one) == rest(other)
+
+
+def _same_owners(one: Json, other: Json) -> bool:
+    def entries(data: Json) -> list[Json]:
+        managed = data["metadata"].get("managedFields") or ()
+        return [{k: v for k, v in entry.items() if k != "time"} for entry in managed]
+
+    return entries(one) == entries(other)
 
 
 def _is_finished(data: Json) -> bool:
     """Whether what was marked for deletion has nothing left to wait for."""
     meta = data["metadata"]
     waits = meta.get("finalizers") or int(meta.get("deletionGracePeriodSeconds") or 0) > 0
-    return "deletionTimestamp" in meta and not waits and data["kind"] != "Namespace"
+    if data["kind"] == "Namespace" and (data.get("spec") or {}).get("finalizers"):
+        return False
+    return "deletionTimestamp" in meta and not waits

@@ -8,47 +8,43 @@ from typing import Any
 import jsonpatch
 
 from meltemi.local.apiserver.errors import StatusError, bad_request
+from meltemi.local.apiserver.schema.node import Node
 
 Json = dict[str, Any]
-
-_MERGE_KEYS = {
-    "containers": "name",
-    "initContainers": "name",
-    "ephemeralContainers": "name",
-    "env": "name",
-    "volumes": "name",
-    "volumeMounts": "mountPath",
-    "volumeDevices": "devicePath",
-    "imagePullSecrets": "name",
-    "secrets": "name",
-    "hostAliases": "ip",
-    "topologySpreadConstraints": "topologyKey",
-    "conditions": "type",
-    "ownerReferences": "uid",
-    "addresses": "type",
-    "webhooks": "name",
-    "readinessGates": "conditionType",
-}
-_MERGED_SETS = frozenset(("finalizers",))
-
-
-def merge_key(field: str, parent: str) -> str | None:
-    """The field that tells the items of a list apart; None: the list is replaced as a whole."""
-    if field == "ports":
-        return "containerPort" if parent in ("containers", "initContainers") else "port"
-    return _MERGE_KEYS.get(field)
+_ORDER = "$setElementOrder/"
+_DELETE = "$deleteFromPrimitiveList/"
+MOST_OPERATIONS = 10_000
 
 
 def json_patch(data: Json, operations: Any) -> Json:
     """RFC 6902."""
     if not isinstance(operations, list):
         raise bad_request("a JSON patch is a list of operations")
+    if len(operations) > MOST_OPERATIONS:
+        raise StatusError(
+            413,
+            "RequestEntityTooLarge",
+            f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got "
+            f"{len(operations)}",
+        )
     try:
         patched: Json = jsonpatch.JsonPatch(operations).apply(data)
     except jsonpatch.JsonPatchTestFailed as error:
         raise StatusError(422, "Invalid", f"the JSON patch's test failed: {error}") from error
-    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, KeyError, TypeError) as e:
-        raise StatusError(422, "Invalid", f"the JSON patch cannot be applied: {e}") from e
+    except (
+        jsonpatch.JsonPatchException,
+        jsonpatch.JsonPointerException,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise StatusError(
+            422, "Invalid", f"the JSON patch cannot be applied: {error or type(error).__name__}"
+        ) from error
+    if not isinstance(patched, dict):
+        raise StatusError(422, "Invalid", "the JSON patch leaves something that is no object")
     return patched
 
 
@@ -65,75 +61,116 @@ def merge_patch(data: Any, patch: Any) -> Any:
     return merged
 
 
-def strategic_merge(data: Any, patch: Any, field: str = "", parent: str = "") -> Any:
-    """Like a merge patch, but lists of named things merge item by item."""
-    if isinstance(patch, dict):
-        return _merge_object(data if isinstance(data, dict) else {}, patch, field)
-    if isinstance(patch, list):
-        return _merge_list(data if isinstance(data, list) else [], patch, field, parent)
-    return patch
+def strategic_merge(data: Any, patch: Any, node: Node | None) -> Any:
+    """Like a merge patch, but lists that say how they merge do so item by item.
+
+    Directives: `$patch`, `$retainKeys`, `$setElementOrder/LIST`, `$deleteFromPrimitiveList/LIST`.
+    """
+    if not isinstance(patch, dict):
+        raise bad_request("a strategic merge patch is an object")
+    return _object(data if isinstance(data, dict) else {}, patch, node)
 
 
-def _merge_object(data: Json, patch: Json, field: str) -> Json:
-    directive = patch.get("$patch")
-    if directive == "replace":
-        return {k: v for k, v in patch.items() if k != "$patch"}
-    if directive == "delete":
-        return {}
-    merged = dict(data)
+def _object(data: Json, patch: Json, node: Node | None) -> Json:
+    match patch.get("$patch"):
+        case "replace":
+            plain: Json = _plain({k: v for k, v in patch.items() if k != "$patch"})
+            return plain
+        case "delete":
+            return {}
+        case None | "merge":
+            merged = dict(data)
+        case other:
+            raise bad_request(f"unknown $patch directive {other!r}: use replace, delete or merge")
     if "$retainKeys" in patch:
-        keep = set(patch["$retainKeys"])
+        keep = _list(patch["$retainKeys"], "$retainKeys")
         merged = {k: v for k, v in merged.items() if k in keep}
     for name, value in patch.items():
-        if name.startswith("$deleteFromPrimitiveList/"):
-            target = name.partition("/")[2]
-            merged[target] = [v for v in merged.get(target) or [] if v not in value]
+        if name.startswith(_DELETE):
+            gone = _list(value, name)
+            field = name.removeprefix(_DELETE)
+            merged[field] = [v for v in merged.get(field) or [] if v not in gone]
         elif name.startswith("$"):
             continue
         elif value is None:
             merged.pop(name, None)
         else:
-            merged[name] = strategic_merge(merged.get(name), value, name, field)
+            child = node.child(name) if node is not None else None
+            merged[name] = _value(merged.get(name), value, child)
     for name, order in patch.items():
-        if name.startswith("$setElementOrder/"):
-            target = name.partition("/")[2]
-            if target in merged:
-                merged[target] = _ordered(merged[target], order, merge_key(target, field))
+        field = name.removeprefix(_ORDER)
+        if name.startswith(_ORDER) and isinstance(merged.get(field), list):
+            child = node.child(field) if node is not None else None
+            merged[field] = _ordered(merged[field], _list(order, name), child)
     return merged
 
 
-def _merge_list(data: list[Any], patch: list[Any], field: str, parent: str) -> list[Any]:
-    key = merge_key(field, parent)
-    if field in _MERGED_SETS:
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise bad_request(f"{name}: a list is required")
+    return value
+
+
+def _value(data: Any, patch: Any, node: Node | None) -> Any:
+    if isinstance(patch, dict):
+        return _object(data if isinstance(data, dict) else {}, patch, node)
+    if isinstance(patch, list):
+        return _items(data if isinstance(data, list) else [], patch, node)
+    return patch
+
+
+def _items(data: list[Any], patch: list[Any], node: Node | None) -> list[Any]:
+    key = node.merge_key if node is not None else None
+    if node is None or key is None:
+        return [_plain(item) for item in patch]
+    if key == "":
         return [*data, *(v for v in patch if v not in data)]
-    if key is None or not all(isinstance(item, dict) for item in patch):
-        return patch
+    if any(not isinstance(item, dict) for item in patch):
+        raise bad_request(f"strategic merge: items of a list keyed by {key} have to be objects")
     if any(item.get("$patch") == "replace" for item in patch):
-        return [item for item in patch if "$patch" not in item]
+        return [_plain(item) for item in patch if item.get("$patch") != "replace"]
     merged = list(data)
     for item in patch:
-        same = [
-            i for i, old in enumerate(merged) if isinstance(old, dict) and _same(old, item, key)
-        ]
+        if key not in item:
+            raise bad_request(f"map: {_plain(item)} does not contain declared merge key: {key}")
+        place = next((i for i, old in enumerate(merged) if _key(old, key) == item[key]), None)
         if item.get("$patch") == "delete":
-            merged = [old for i, old in enumerate(merged) if i not in same]
-        elif same:
-            merged[same[0]] = strategic_merge(merged[same[0]], item, field, parent)
+            merged = [old for old in merged if _key(old, key) != item[key]]
+        elif place is None:
+            merged.append(_plain(item))
         else:
-            merged.append(item)
+            merged[place] = _object(merged[place], item, node.item)
     return merged
 
 
-def _same(old: Json, item: Json, key: str) -> bool:
-    if key in ("port", "containerPort") and "protocol" in item and "protocol" in old:
-        return bool(old.get(key) == item.get(key) and old["protocol"] == item["protocol"])
-    return bool(old.get(key) == item.get(key))
+def _key(item: Any, key: str) -> Any:
+    return item.get(key) if isinstance(item, dict) else None
 
 
-def _ordered(items: list[Any], order: list[Any], key: str | None) -> list[Any]:
-    """Items in the order asked for; those it does not name keep their places after the rest."""
-    if key is None:
-        places = {value: i for i, value in enumerate(order)}
-        return sorted(items, key=lambda v: places.get(v, len(places)))
-    names = {o.get(key): i for i, o in enumerate(order) if isinstance(o, dict)}
-    return sorted(items, key=lambda v: names.get(v.get(key), len(names)))
+def _plain(value: Any) -> Any:
+    """A new value, without directives and nulls."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if not k.startswith("$") and v is not None}
+    if isinstance(value, list):
+        return [
+            _plain(v) for v in value if not (isinstance(v, dict) and v.get("$patch") == "delete")
+        ]
+    return value
+
+
+def _ordered(items: list[Any], order: list[Any], node: Node | None) -> list[Any]:
+    """Items in the order asked for; each one it does not name stays behind its neighbour."""
+    key = node.merge_key if node is not None else None
+
+    def name(item: Any) -> Any:
+        return _key(item, key) if key else item
+
+    wanted = [name(o) for o in order]
+    listed = sorted(
+        (i for i in items if name(i) in wanted), key=lambda item: wanted.index(name(item))
+    )
+    result: list[Any] = []
+    positions = iter(listed)
+    for item in items:
+        result.append(next(positions) if name(item) in wanted else item)
+    return result

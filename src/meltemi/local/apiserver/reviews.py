@@ -5,28 +5,44 @@ from typing import Any
 from meltemi.local.apiserver.authn import Tokens
 from meltemi.local.apiserver.errors import bad_request
 from meltemi.local.apiserver.operations import User
+from meltemi.local.apiserver.rbac import Attributes, Authorizer
 
 Json = dict[str, Any]
+KINDS = {
+    "tokenreviews": "authentication.k8s.io",
+    "selfsubjectreviews": "authentication.k8s.io",
+    "selfsubjectaccessreviews": "authorization.k8s.io",
+    "subjectaccessreviews": "authorization.k8s.io",
+    "localsubjectaccessreviews": "authorization.k8s.io",
+    "selfsubjectrulesreviews": "authorization.k8s.io",
+}
 
 
-def answer(plural: str, body: Json, user: User, tokens: Tokens) -> Json | None:
-    """The answered review; None for what is not a review."""
+def answer(
+    plural: str, namespace: str, body: Json, user: User, tokens: Tokens, authorizer: Authorizer
+) -> Json:
+    """The answered review."""
     spec = body.get("spec") or {}
+    if not isinstance(spec, dict):
+        raise bad_request("spec: expected an object")
     match plural:
         case "tokenreviews":
             status = _token(spec, tokens)
         case "selfsubjectreviews":
-            status = {"userInfo": _user(user)}
+            status = {"userInfo": described(user)}
         case "selfsubjectaccessreviews":
-            status = _access(user.groups)
-        case "subjectaccessreviews":
-            status = _access(tuple(spec.get("groups") or ()))
+            status = _access(authorizer, user, spec)
         case "selfsubjectrulesreviews":
-            everything = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
-            status = {"resourceRules": everything, "nonResourceRules": [], "incomplete": False}
+            status = _rules(authorizer, user, str(spec.get("namespace") or ""))
         case _:
-            return None
-    return {**body, "metadata": body.get("metadata") or {}, "status": status}
+            asked = spec.get("resourceAttributes") or {}
+            if namespace and asked.get("namespace") != namespace:
+                raise bad_request(
+                    f"spec.resourceAttributes.namespace: must match metadata.namespace {namespace}"
+                )
+            status = _access(authorizer, _other(spec), spec)
+    meta = {**(body.get("metadata") or {}), "creationTimestamp": None}
+    return {**body, "metadata": meta, "status": status}
 
 
 def _token(spec: Json, tokens: Tokens) -> Json:
@@ -37,16 +53,60 @@ def _token(spec: Json, tokens: Tokens) -> Json:
     if found is None:
         return {"authenticated": False, "error": "the token is not valid"}
     user, audiences = found
-    return {"authenticated": True, "user": _user(user), "audiences": list(audiences)}
+    return {"authenticated": True, "user": described(user), "audiences": list(audiences)}
 
 
-def _access(groups: tuple[str, ...]) -> Json:
-    """Whoever is authenticated may do everything: rules are stored, and not evaluated yet."""
-    allowed = "system:masters" in groups or "system:authenticated" in groups
-    return {"allowed": allowed, "reason": "" if allowed else "the caller is not authenticated"}
+def _other(spec: Json) -> User:
+    if not spec.get("user") and not spec.get("groups"):
+        raise bad_request("spec.user: at least one of user or groups must be specified")
+    return User(
+        str(spec.get("user") or ""),
+        uid=str(spec.get("uid") or ""),
+        groups=tuple(spec.get("groups") or ()),
+    )
 
 
-def _user(user: User) -> Json:
+def _access(authorizer: Authorizer, user: User, spec: Json) -> Json:
+    reason = authorizer.decide(user, _attributes(spec))
+    if reason is None:
+        return {"allowed": False}
+    return {"allowed": True, "reason": reason} if reason else {"allowed": True}
+
+
+def _attributes(spec: Json) -> Attributes:
+    path = spec.get("nonResourceAttributes")
+    if path:
+        return Attributes(str(path.get("verb", "")), path=str(path.get("path", "")))
+    asked = spec.get("resourceAttributes")
+    if not isinstance(asked, dict):
+        raise bad_request(
+            "spec.resourceAttributes: exactly one of resourceAttributes and nonResourceAttributes "
+            "must be specified"
+        )
+    return Attributes(
+        verb=str(asked.get("verb") or ""),
+        group=str(asked.get("group") or ""),
+        resource=str(asked.get("resource") or ""),
+        subresource=str(asked.get("subresource") or ""),
+        namespace=str(asked.get("namespace") or ""),
+        name=str(asked.get("name") or ""),
+    )
+
+
+def _rules(authorizer: Authorizer, user: User, namespace: str) -> Json:
+    resources, paths = [], []
+    rules = [grant.rule for grant in authorizer.grants(user, namespace)]
+    for rule in rules:
+        if rule.get("nonResourceURLs"):
+            paths.append({k: rule[k] for k in ("verbs", "nonResourceURLs")})
+        if rule.get("resources"):
+            names = ("verbs", "apiGroups", "resources", "resourceNames")
+            resources.append({k: rule[k] for k in names if rule.get(k)})
+    return {"resourceRules": resources, "nonResourceRules": paths, "incomplete": False}
+
+
+def described(user: User) -> Json:
+    """A user as reviews and admission show them."""
     found: Json = {"username": user.name, "groups": list(user.groups)}
     if user.uid:
         found["uid"] = user.uid

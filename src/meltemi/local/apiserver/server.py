@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import datetime
 import logging
 import os
 import socket
@@ -17,11 +18,14 @@ from aiohttp import web
 
 from meltemi.base.clock import Clock, SystemClock
 from meltemi.local.apiserver.admission import Admission
-from meltemi.local.apiserver.authn import Pki, Tokens, user_from_certificate
-from meltemi.local.apiserver.errors import StatusError, internal, unauthorized
-from meltemi.local.apiserver.handlers import Handlers
+from meltemi.local.apiserver.audit import AuditLog
+from meltemi.local.apiserver.authn import Pki, Tokens
+from meltemi.local.apiserver.callers import ANONYMOUS, Callers
+from meltemi.local.apiserver.errors import StatusError, internal
+from meltemi.local.apiserver.handlers import Handlers, Noted
 from meltemi.local.apiserver.lifecycle import Lifecycle
-from meltemi.local.apiserver.operations import Operations, User
+from meltemi.local.apiserver.operations import Operations
+from meltemi.local.apiserver.rbac import Authorizer
 from meltemi.local.apiserver.registry import Registry
 from meltemi.local.apiserver.requests import LARGEST, too_large
 from meltemi.local.apiserver.store import Store, StoreFailed
@@ -29,7 +33,6 @@ from meltemi.local.apiserver.subresources import NodeProxy
 
 log = logging.getLogger(__name__)
 _HEALTH = ("/livez", "/readyz", "/healthz")
-_ANONYMOUS = User("system:anonymous", groups=("system:unauthenticated",))
 BACKLOG = 2048
 
 
@@ -51,15 +54,17 @@ async def running(
     store = Store(data / "state.db")
     store.open()
     operations = Operations(store, Registry(), clock)
-    admission = Admission(store)
-    operations.admit = admission.admit
+    admission, authorizer = Admission(store), Authorizer(store)
+    operations.admit, operations.guard = admission.admit, authorizer.guard
     pki = Pki(data / "pki", clock)
     tokens = Tokens(pki.token_key(), store, clock)
     node = NodeProxy(data / "run" / "node.sock")
     lifecycle = Lifecycle(operations, pki.ca_file.read_text())
     store.listeners.append(lifecycle.note)
     await lifecycle.prepare()
-    edge = _Edge(Handlers(operations, tokens, node), tokens)
+    audit = AuditLog(data / "audit.log")
+    handlers = Handlers(operations, tokens, authorizer, node)
+    edge = _Edge(handlers, Callers(tokens, authorizer), audit, clock)
     runner = web.AppRunner(edge.application(), handle_signals=False, access_log=None,
                            shutdown_timeout=1.0, handler_cancellation=True)  # fmt: skip
     await runner.setup()
@@ -79,6 +84,7 @@ async def running(
         await admission.close()
         await node.close()
         await store.close()
+        audit.close()
 
 
 def _tls(pki: Pki) -> ssl.SSLContext:
@@ -122,9 +128,11 @@ def _write_kubeconfig(path: Path, pki: Pki, port: int) -> None:
 class _Edge:
     """The outermost layer of every request."""
 
-    def __init__(self, handlers: Handlers, tokens: Tokens) -> None:
+    def __init__(self, handlers: Handlers, callers: Callers, audit: AuditLog, clock: Clock) -> None:
         self._handlers = handlers
-        self._tokens = tokens
+        self._callers = callers
+        self._audit = audit
+        self._clock = clock
 
     def application(self) -> web.Application:
         application = web.Application(client_max_size=LARGEST)
@@ -134,35 +142,51 @@ class _Edge:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.path.rstrip("/") in _HEALTH:
             return web.Response(text="ok")
+        received, noted = self._clock.now(), Noted(ANONYMOUS)
         try:
-            user = self._user(request)
-            if user is _ANONYMOUS and request.path.rstrip("/") != "/version":
-                raise unauthorized()
-            return await self._handlers.handle(request, user)
+            noted.user = self._callers.caller(request)
+            noted.impersonated = self._callers.impersonated(request, noted.user)
+            response = await self._handlers.handle(request, noted.impersonated or noted.user, noted)
         except StatusError as error:
-            return _status(error)
+            response = _status(error)
         except web.HTTPRequestEntityTooLarge:
-            return _status(too_large())
+            response = _status(too_large())
         except StoreFailed as error:
-            return _status(internal(f"the object could not be stored: {error}"))
+            log.error("%s %s: %s", request.method, request.path, error)
+            response = _status(StatusError(500, "InternalError", f"storing failed: {error}"))
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
             log.exception("%s %s", request.method, request.path)
-            return _status(internal("Meltemi's own fault: the API's log has the details"))
+            response = _status(internal("Meltemi's own fault: the API's log has the details"))
+        self._note(request, noted, response.status, received)
+        return response
 
-    def _user(self, request: web.Request) -> User:
-        header = request.headers.get("Authorization", "")
-        if header.startswith("Bearer "):
-            found = self._tokens.verify(header.removeprefix("Bearer ").strip(), ())
-            if found is None:
-                raise unauthorized()
-            return found[0]
-        peer = request.transport.get_extra_info("peercert") if request.transport else None
-        return user_from_certificate(peer) or _ANONYMOUS
+    def _note(
+        self, request: web.Request, noted: Noted, code: int, received: datetime.datetime
+    ) -> None:
+        asked = noted.asked
+        if asked is None or (asked.path and code < 400):
+            return
+        self._audit.write(
+            noted.user,
+            asked,
+            uri=request.path_qs,
+            agent=request.headers.get("User-Agent", ""),
+            source=request.remote or "",
+            code=code,
+            reason=noted.reason,
+            received=received.isoformat(),
+            impersonated=noted.impersonated,
+        )
 
 
 def _status(error: StatusError) -> web.Response:
-    return web.Response(
+    response = web.Response(
         body=orjson.dumps(error.status), status=error.code, content_type="application/json"
     )
+    if error.code == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if error.code in (429, 504):
+        response.headers["Retry-After"] = "1"
+    return response

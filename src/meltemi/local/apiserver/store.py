@@ -30,12 +30,13 @@ class Resource(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One object at one version. `data` is never changed in place."""
+    """One object at one version. `data` is never changed in place; `raw` is its JSON."""
 
     namespace: str
     name: str
     version: int
     data: Json
+    raw: bytes
 
 
 class Change(NamedTuple):
@@ -48,27 +49,53 @@ class Change(NamedTuple):
 
 
 class StoreFailed(Exception):
-    """The database cannot be written; the process must end and start again from what it holds."""
+    """The database cannot be written; what was to be written has not happened."""
 
 
 class Watcher:
     """Receives committed changes of one resource, in order."""
 
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[Change | None] = asyncio.Queue(QUEUE)
-        self.lost = False
+        self._changes: deque[Change] = deque()
+        self._waiting: asyncio.Future[None] | None = None
+        self.is_lost = False
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called once, when the watcher has fallen too far behind."""
 
     def offer(self, change: Change) -> None:
-        try:
-            self.queue.put_nowait(change)
-        except asyncio.QueueFull:
-            self.lost = True
+        if self.is_lost:
+            return
+        if len(self._changes) >= QUEUE:
+            self.is_lost = True
+            self._changes.clear()
+            self.on_lost()
+        else:
+            self._changes.append(change)
+        self.wake()
+
+    def wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def batch(self, seconds: float) -> list[Change]:
+        """All changes there are; waits for the first one, but not for longer than this."""
+        if not self._changes and not self.is_lost:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            timer = loop.call_later(seconds, self.wake)
+            try:
+                await self._waiting
+            finally:
+                timer.cancel()
+                self._waiting = None
+        found = list(self._changes)
+        self._changes.clear()
+        return found
 
 
 class _Write(NamedTuple):
     resource: Resource
     change: Change
-    body: bytes | None
     done: asyncio.Future[None]
 
 
@@ -109,7 +136,7 @@ class Store:
         self.version = self._db.execute("SELECT value FROM meta").fetchone()[0]
         rows = self._db.execute("SELECT grp, plural, namespace, name, version, body FROM object")
         for group, plural, namespace, name, version, body in rows:
-            entry = Entry(namespace, name, version, orjson.loads(body))
+            entry = Entry(namespace, name, version, orjson.loads(body), body)
             self._table(Resource(group, plural))[namespace, name] = entry
         self.committed = self._start = self.version
         self._task = asyncio.create_task(self._commit_loop(), name="store commits")
@@ -130,9 +157,12 @@ class Store:
     def entries(self, resource: Resource, namespace: str = "") -> Iterator[Entry]:
         """All objects of a resource, ordered by namespace and name."""
         table = self._table(resource)
-        for key in sorted(table):
-            if not namespace or key[0] == namespace:
-                yield table[key]
+        keys = [k for k in table if k[0] == namespace] if namespace else list(table)
+        keys.sort()
+        for key in keys:
+            found = table.get(key)
+            if found is not None:
+                yield found
 
     def resources(self) -> Iterable[Resource]:
         return list(self._objects)
@@ -141,12 +171,12 @@ class Store:
         """Store an object under a new version; returns once it is durable."""
         self.version += 1
         meta = {**data["metadata"], "resourceVersion": str(self.version)}
-        entry = Entry(namespace, name, self.version, {**data, "metadata": meta})
+        stored = {**data, "metadata": meta}
+        entry = Entry(namespace, name, self.version, stored, orjson.dumps(stored))
         table = self._table(resource)
         before = table.get((namespace, name))
         table[namespace, name] = entry
-        change = Change(self.version, entry, before, False)
-        await self._commit(resource, change, orjson.dumps(entry.data))
+        await self._commit(resource, Change(self.version, entry, before, False))
         return entry
 
     async def remove(self, resource: Resource, namespace: str, name: str) -> Entry | None:
@@ -156,13 +186,14 @@ class Store:
             return None
         self.version += 1
         meta = {**before.data["metadata"], "resourceVersion": str(self.version)}
-        entry = Entry(namespace, name, self.version, {**before.data, "metadata": meta})
-        await self._commit(resource, Change(self.version, entry, before, True), None)
+        last = {**before.data, "metadata": meta}
+        entry = Entry(namespace, name, self.version, last, orjson.dumps(last))
+        await self._commit(resource, Change(self.version, entry, before, True))
         return entry
 
-    async def _commit(self, resource: Resource, change: Change, body: bytes | None) -> None:
+    async def _commit(self, resource: Resource, change: Change) -> None:
         done = asyncio.get_running_loop().create_future()
-        self._pending.append(_Write(resource, change, body, done))
+        self._pending.append(_Write(resource, change, done))
         self._wake.set()
         await done
 
@@ -177,11 +208,23 @@ class Store:
             try:
                 await loop.run_in_executor(self._thread, self._write, batch)
             except sqlite3.Error as error:
-                for write in batch:
-                    write.done.set_exception(StoreFailed(str(error)))
-                raise StoreFailed(f"cannot write {self._path}: {error}") from error
+                self._undo([*batch, *self._pending], StoreFailed(f"{self._path}: {error}"))
+                self._pending = []
+                continue
             for write in batch:
                 self._publish(write)
+
+    def _undo(self, writes: list[_Write], error: StoreFailed) -> None:
+        """Nothing of these has happened: memory goes back to what the database holds."""
+        for write in reversed(writes):
+            entry, before = write.change.entry, write.change.before
+            table = self._table(write.resource)
+            if before is None:
+                table.pop((entry.namespace, entry.name), None)
+            else:
+                table[before.namespace, before.name] = before
+            if not write.done.done():
+                write.done.set_exception(error)
 
     def _write(self, batch: list[_Write]) -> None:
         """Runs in the database thread."""
@@ -190,7 +233,7 @@ class Store:
             for write in batch:
                 entry = write.change.entry
                 key = (*write.resource, entry.namespace, entry.name)
-                if write.body is None:
+                if write.change.deleted:
                     self._db.execute(
                         "DELETE FROM object WHERE grp=? AND plural=? AND namespace=? AND name=?",
                         key,
@@ -198,12 +241,13 @@ class Store:
                 else:
                     self._db.execute(
                         "INSERT OR REPLACE INTO object VALUES (?,?,?,?,?,?)",
-                        (*key, entry.version, write.body),
+                        (*key, entry.version, entry.raw),
                     )
             self._db.execute("UPDATE meta SET value=?", (batch[-1].change.version,))
             self._db.execute("COMMIT")
         except sqlite3.Error:
-            self._db.rollback()
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
 
     def _publish(self, write: _Write) -> None:
@@ -220,11 +264,20 @@ class Store:
         if not write.done.done():
             write.done.set_result(None)
 
+    def oldest(self, resource: Resource) -> int:
+        """The version from which on every change of a resource is remembered."""
+        return max(self._floor.get(resource, 0), self._start)
+
+    def last_change(self, resource: Resource) -> int:
+        """The version of the newest change of a resource that is remembered."""
+        history = self._history.get(resource)
+        return history[-1].version if history else self._start
+
     def watch(self, resource: Resource, since: int | None) -> Watcher | None:
         """Follow a resource from after a version on; None: that much history is not kept."""
         watcher = Watcher()
         if since is not None:
-            if since < max(self._floor.get(resource, 0), self._start) and since < self.committed:
+            if since < self.oldest(resource):
                 return None
             for change in self._history.get(resource, ()):
                 if change.version > since:

@@ -1,7 +1,7 @@
-"""Logs, exec and port forwarding: spliced through to the node's own socket.
+"""Logs, exec, attach and port forwarding: spliced through to the node's own socket.
 
-exec speaks `v5.channel.k8s.io` end to end, so its frames pass as they are. Port forwarding is SPDY
-inside a WebSocket: each stream becomes a raw WebSocket to the node.
+exec and attach speak `v5.channel.k8s.io` end to end, so their frames pass as they are. kubectl's
+port forwarding is SPDY inside a WebSocket: each stream becomes a raw WebSocket to the node.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from meltemi.local.apiserver.channels import Channels
 from meltemi.local.apiserver.errors import StatusError, bad_request
 
 _EXEC = ("v5.channel.k8s.io", "v4.channel.k8s.io")
@@ -38,12 +39,23 @@ class NodeProxy:
             self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self._path)))
         return self._session
 
+    async def stats(self) -> Any:
+        """What the node and every container use. Raises a 503."""
+        try:
+            async with self._client().get("http://node/stats/summary") as reply:
+                return await reply.json()
+        except aiohttp.ClientError as error:
+            raise _no_node(error) from error
+
     async def logs(
-        self, request: web.Request, namespace: str, pod: str, container: str
+        self,
+        request: web.Request,
+        namespace: str,
+        pod: str,
+        container: str,
+        query: dict[str, str],
     ) -> web.StreamResponse:
         """Stream a container's log."""
-        names = ("follow", "tailLines", "previous", "timestamps", "sinceSeconds", "limitBytes")
-        query = {n: request.query[n] for n in names if n in request.query}
         url = f"http://node/logs/{quote(namespace)}/{quote(pod)}/{quote(container)}"
         endless = aiohttp.ClientTimeout(total=None)
         try:
@@ -58,15 +70,15 @@ class NodeProxy:
         except aiohttp.ClientConnectorError as error:
             raise _no_node(error) from error
 
-    async def execute(
-        self, request: web.Request, namespace: str, pod: str, container: str
+    async def stream(
+        self, request: web.Request, verb: str, namespace: str, pod: str, container: str
     ) -> web.StreamResponse:
-        """Run a command in a container."""
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise bad_request("only WebSocket is served here; use kubectl 1.30 or newer")
-        query = [("command", c) for c in request.query.getall("command", [])]
-        query += [(n, request.query[n]) for n in ("stdin", "tty") if n in request.query]
-        url = f"http://node/exec/{quote(namespace)}/{quote(pod)}/{quote(container)}?"
+        """Run a command in a container, or attach to what runs in it."""
+        _need_websocket(request)
+        asked = request.query
+        query = [("command", c) for c in asked.getall("command", [])]
+        query += [(n, asked[n]) for n in ("stdin", "tty", "stdout", "stderr") if n in asked]
+        url = f"http://node/{verb}/{quote(namespace)}/{quote(pod)}/{quote(container)}?"
         try:
             node = await self._client().ws_connect(
                 url + urlencode(query), protocols=_EXEC, max_msg_size=0
@@ -77,7 +89,7 @@ class NodeProxy:
             raise _no_node(error) from error
         socket = web.WebSocketResponse(protocols=_EXEC, max_msg_size=0)
         await socket.prepare(request)
-        forward = asyncio.create_task(_pump(socket, node), name="exec to node")
+        forward = asyncio.create_task(_pump(socket, node), name=f"{verb} to node")
         try:
             await _pump(node, socket)
         finally:
@@ -90,15 +102,25 @@ class NodeProxy:
         self, request: web.Request, namespace: str, pod: str
     ) -> web.StreamResponse:
         """Carry each SPDY stream of the client to a port of the pod."""
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise bad_request("only WebSocket is served here; use kubectl 1.30 or newer")
-        socket = web.WebSocketResponse(protocols=(_FORWARD,), max_msg_size=0)
+        _need_websocket(request)
+        socket = web.WebSocketResponse(protocols=(_FORWARD, *_EXEC), max_msg_size=0)
         await socket.prepare(request)
         base = f"http://node/portforward/{quote(namespace)}/{quote(pod)}"
         async with asyncio.TaskGroup() as group:
-            forwarder = _Forwarder(socket, self._client(), base, group)
-            await forwarder.run()
+            if socket.ws_protocol == _FORWARD:
+                await _Forwarder(socket, self._client(), base, group).run()
+            else:
+                ports = [p for text in request.query.getall("ports", []) for p in text.split(",")]
+                await Channels(socket, self._client(), base, group, ports).run()
         return socket
+
+
+def _need_websocket(request: web.Request) -> None:
+    if request.headers.get("Upgrade", "").lower() != "websocket":
+        raise bad_request(
+            "only WebSocket is served here, SPDY is not: use kubectl 1.31 or newer, or a client "
+            "that speaks v5.channel.k8s.io or v4.channel.k8s.io"
+        )
 
 
 def _no_node(error: Exception) -> StatusError:

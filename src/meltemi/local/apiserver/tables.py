@@ -1,10 +1,12 @@
 """Server-side printing: the columns kubectl shows."""
 
 import datetime
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from meltemi.api.kinds import Kind
+from meltemi.api.kinds import Column, Kind
+from meltemi.local.apiserver import jsonpath
 
 Json = dict[str, Any]
 Now = datetime.datetime
@@ -253,44 +255,63 @@ _TABLES: Mapping[str, tuple[str, Row]] = {
 }
 
 
-def table(kind: Kind, items: Sequence[Json], version: str, now: Now, *, include: str) -> Json:
+def table(
+    kind: Kind,
+    columns: Sequence[Column],
+    items: Sequence[Json],
+    version: str,
+    now: Now,
+    *,
+    include: str,
+) -> Json:
     """A meta.k8s.io Table. `include`: Metadata, Object or None, for each row's object."""
-    names, row = _table_of(kind)
+    definitions, row = _table_of(kind, columns)
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": {"resourceVersion": version},
-        "columnDefinitions": [_column(name) for name in names],
+        "columnDefinitions": definitions,
         "rows": [
             {"cells": list(row(data, now)), "object": _object(data, include)} for data in items
         ],
     }
 
 
-def _table_of(kind: Kind) -> tuple[list[str], Row]:
-    if kind.name in _TABLES:
+def _table_of(kind: Kind, columns: Sequence[Column]) -> tuple[list[Json], Row]:
+    if kind.name in _TABLES and not kind.group.endswith(".istio.io"):
         names, row = _TABLES[kind.name]
-        return names.split(), row
-    if not kind.columns:
-        return ["Name", "Age"], _plain
-    return ["Name", *(c.name.replace(" ", "_") for c in kind.columns)], _custom(kind)
+        return [_column(name) for name in names.split()], row
+    if not columns:
+        return [_column("Name"), _column("Age")], _plain
+    listed = [_column("Name")]
+    for column in columns:
+        listed.append(
+            {"name": column.name, "type": column.type, "format": "",
+             "description": column.description, "priority": column.priority}
+        )  # fmt: skip
+    return listed, _custom([(jsonpath.parse(c.json_path), c.type) for c in columns])
 
 
-def _custom(kind: Kind) -> Row:
+def _custom(columns: Sequence[tuple[jsonpath.Path, str]]) -> Row:
     def row(data: Json, now: Now) -> Sequence[Any]:
         cells: list[Any] = [data["metadata"]["name"]]
-        for column in kind.columns:
-            value: Any = data
-            for step in column.json_path.lstrip(".").split("."):
-                value = value.get(step) if isinstance(value, dict) else None
-            if column.type == "date":
-                value = age(value, now)
-            elif isinstance(value, list):
-                value = "[" + ",".join(f'"{v}"' for v in value) + "]"
-            cells.append("" if value is None else value)
+        for path, word in columns:
+            found = jsonpath.find(path, data)
+            cells.append(_cell(found, word, now))
         return cells
 
     return row
+
+
+def _cell(found: Sequence[Any], word: str, now: Now) -> Any:
+    if not found:
+        return "" if word == "string" else None
+    value = found[0]
+    if word == "date":
+        return age(value, now) if isinstance(value, str) else "<unknown>"
+    if word == "string" and not isinstance(value, str):
+        return json.dumps(value, separators=(",", ":"))
+    return value
 
 
 def _column(name: str) -> Json:
