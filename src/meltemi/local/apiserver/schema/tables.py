@@ -9,8 +9,8 @@ protobuf number, its name, its type, marks, and after ` : ` what it means, in ou
 
 Types: a scalar, `A|B|C` for one of these words, `[T]` for a list, `{T}` for a map, or a type of
 this table, of core or of meta. A name in angle brackets is a part written into the object itself.
-Marks: `required`, `atomic`, `set`, `map(KEYS)`, `merge(KEY)`, `=DEFAULT`, and `zero` where zero is not
-the same as unset.
+Marks: `required`, `atomic`, `set`, `map(KEYS)`, `merge(KEY)`, `=DEFAULT`, and `zero` where zero is
+not the same as unset.
 """
 
 import re
