@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import re
 import socket
 import ssl
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import aiohttp
 import pytest
 import yaml
 from cryptography import x509
@@ -250,11 +250,13 @@ async def test_certificates_rotate_without_a_failed_request(
     print(f"{len(set(seen) - {first})} rotations under {len(seen)} handshakes")
 
 
+def pods(mesh: Mesh, gateway: str) -> Any:
+    chosen = ("-n", "istio-system", "-l", f"istio={gateway}")
+    return json.loads(mesh.kubectl("get", "pods", *chosen, "-o", "json"))["items"]
+
+
 def ingress_pod(mesh: Mesh) -> Any:
-    found = mesh.kubectl(
-        "get", "pods", "-n", "istio-system", "-l", "istio=ingressgateway", "-o", "json"
-    )
-    return json.loads(found)["items"][0]
+    return pods(mesh, "ingressgateway")[0]
 
 
 def call(mesh: Mesh, url: str, *options: str) -> str:
@@ -289,12 +291,13 @@ async def test_tls_passes_unopened_to_the_server_it_names(mesh: Mesh, authority:
 
 async def test_an_egress_gateway_speaks_tls_for_callers(mesh: Mesh) -> None:
     assert json.loads(call(mesh, "http://legacy.legacy.svc.cluster.local/")) == {"server": "legacy"}
-    metrics = mesh.kubectl(
-        "exec", "-n", "istio-system", "deploy/istio-egressgateway", "-c", "istio-proxy", "--",
-        "curl", "-s", "http://127.0.0.1:15000/clusters",
-    )  # fmt: skip
-    (used,) = re.findall(r"outbound\|443\|\|legacy\S+::[0-9.]+:8443::rq_total::(\d+)", metrics)
-    assert int(used) > 0
+    (pod,) = pods(mesh, "egressgateway")
+    async with aiohttp.ClientSession() as session:
+        url = f"http://{pod['status']['podIP']}:15020/stats/prometheus"
+        async with session.get(url) as reply:
+            page = await reply.text()
+    counted = [line for line in page.splitlines() if line.startswith("istio_requests_total{")]
+    assert any('destination_service_name="legacy"' in line for line in counted)
 
 
 async def test_east_west_passes_mutual_tls_from_end_to_end(mesh: Mesh) -> None:
