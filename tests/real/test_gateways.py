@@ -326,6 +326,15 @@ async def test_ingress_routes_and_says_where_it_is(mesh: Mesh, authority: Author
     assert found == [200, 404, 404]
     assert (await client.get(INGRESS, "/under/way")).echo["path"] == "/under/way"
     assert (await client.get(INGRESS, "/under")).status == 200
+    address = json.dumps({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}]}}})
+    mesh.kubectl(
+        "patch", "service", "istio-ingressgateway", "-n", "istio-system",
+        "--subresource=status", "--type=merge", "-p", address,
+    )  # fmt: skip
+    mesh.kubectl(
+        "wait", "ingress/echo", "--timeout=10s",
+        "--for=jsonpath={.status.loadBalancer.ingress[0].ip}=192.0.2.9",
+    )  # fmt: skip
 
 
 REMOTE = """

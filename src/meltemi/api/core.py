@@ -23,12 +23,27 @@ class ServiceSpec(Api, frozen=True):
     selector: Mapping[str, str] = {}
     ports: tuple[ServicePort, ...] = ()
     external_name: str = ""
+    external_ips: tuple[str, ...] = msgspec.field(default=(), name="externalIPs")
     publish_not_ready_addresses: bool = False
     traffic_distribution: str = ""
 
 
+class LoadBalancerIngress(Api, frozen=True):
+    ip: str = ""
+    hostname: str = ""
+
+
+class LoadBalancerStatus(Api, frozen=True):
+    ingress: tuple[LoadBalancerIngress, ...] = ()
+
+
+class ServiceStatus(Api, frozen=True):
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+
+
 class Service(Object, frozen=True):
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
 
 
 class EndpointConditions(Api, frozen=True):

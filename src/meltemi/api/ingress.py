@@ -1,5 +1,6 @@
 """networking.k8s.io: Ingress and IngressClass (v1)."""
 
+from meltemi.api.core import LoadBalancerStatus
 from meltemi.api.meta import Api, Object
 
 
@@ -53,17 +54,8 @@ class IngressSpec(Api, frozen=True):
     rules: tuple[IngressRule, ...] = ()
 
 
-class IngressAddress(Api, frozen=True):
-    ip: str = ""
-    hostname: str = ""
-
-
-class IngressLoadBalancer(Api, frozen=True):
-    ingress: tuple[IngressAddress, ...] = ()
-
-
 class IngressStatus(Api, frozen=True):
-    load_balancer: IngressLoadBalancer = IngressLoadBalancer()
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
 
 
 class Ingress(Object, frozen=True):

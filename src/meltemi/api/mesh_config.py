@@ -191,6 +191,8 @@ def _loaded(text: str) -> tuple[dict[str, Any], str]:
         return {}, ""
     if not isinstance(data, dict):
         return {}, "expected a mapping of settings"
+    if data.get("ingressControllerMode") is False:
+        data["ingressControllerMode"] = "OFF"  # Which YAML reads as a boolean.
     return data, ""
 
 

@@ -19,6 +19,7 @@ from aiohttp import web
 from meltemi.app.access import ProxyAccess
 from meltemi.app.control import Control
 from meltemi.app.engine import Engine
+from meltemi.app.ingress_status import IngressStatus
 from meltemi.app.insight import Insight
 from meltemi.app.options import Options
 from meltemi.app.registration import Endpoint, Registration
@@ -162,6 +163,7 @@ class ControlPlane:
             "root publisher": publisher.run(),
             "own certificate": self._identity.run(self._random),
             "telemetry": self._insight.run(),
+            "status of ingresses": IngressStatus(self.engine, self._client).run(),
             "access of proxies": self._access.run(self.engine.proxies.get, self.engine.connect),
         }
         tasks = [group.create_task(work, name=name) for name, work in background.items()]

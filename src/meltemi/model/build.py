@@ -23,7 +23,7 @@ from meltemi.model.entries import ENTRY_BY_HOST, EntryHost, entry_hosts, service
 from meltemi.model.gateway import GatewayDef
 from meltemi.model.gateways import gateway_from_object
 from meltemi.model.inbound import inbound_tls
-from meltemi.model.ingresses import RULES_BY_HOST, Ingresses, table_of_host
+from meltemi.model.ingresses import RULES_BY_HOST, Ingresses, ingress_settings, table_of_host
 from meltemi.model.locality import locality_of_labels
 from meltemi.model.mesh import MESH, ExportDefaults, exported
 from meltemi.model.objects import BY_NAMESPACE, Objects, host_of_rule
@@ -110,12 +110,13 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         ),
         reads=(objects.peer_authentications,),
     )
-    ingresses = Ingresses(objects.ingress_classes, services, domain.cluster)
+    settings = graph.derive("ingress settings", objects.mesh.config, ingress_settings)
+    ingresses = Ingresses(objects.ingress_classes, services, settings, domain.cluster)
     ingress_rules = graph.derive(
         "ingress rules",
         objects.ingresses,
         ingresses.rules,
-        reads=(objects.ingress_classes, services),
+        reads=(objects.ingress_classes, services, settings),
         indexes=(RULES_BY_HOST,),
     )
     ingress_hosts = graph.distinct(
@@ -191,7 +192,7 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
             "ingress gateways",
             objects.ingresses,
             ingresses.gateway,
-            reads=(objects.ingress_classes,),
+            reads=(objects.ingress_classes, settings),
         ),
         ingress_tables=graph.derive(
             "ingress tables",

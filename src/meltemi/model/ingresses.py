@@ -9,12 +9,14 @@ from typing import NamedTuple
 import msgspec
 
 from meltemi.api import ingress as api
+from meltemi.api.mesh_config import MeshConfig
 from meltemi.base.keys import HostKey, ObjectKey
 from meltemi.base.problems import Code, Outcome, Problem, Severity
 from meltemi.flow import Fetch, Index, View
 from meltemi.model.gateway import INGRESS, ClientCheck, GatewayDef, Server, ServerHost, Terminate
 from meltemi.model.hosts import PUBLIC
-from meltemi.model.ingress import HostRules, PathRule
+from meltemi.model.ingress import HostRules, IngressSettings, PathRule
+from meltemi.model.mesh import MESH
 from meltemi.model.route import (
     DirectResponse,
     Exact,
@@ -30,9 +32,6 @@ from meltemi.model.route import (
 from meltemi.model.service import Protocol, Service
 
 CONTROLLER = "istio.io/ingress-controller"
-CLASS = "istio"
-SELECTOR = {"istio": "ingressgateway"}
-"""The gateway that serves Ingress objects."""
 _CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 _HTTP, _HTTPS = 80, 443
 _LAST = 1 << 20
@@ -53,8 +52,10 @@ class Ingresses:
         self,
         classes: View[ObjectKey, api.IngressClass],
         services: View[HostKey, Service],
+        settings: View[str, IngressSettings],
         domain: str,
     ) -> None:
+        self._settings = settings
         self._classes = classes
         self._services = services
         self._domain = domain
@@ -76,7 +77,8 @@ class Ingresses:
                 message = "name the Secret with the certificate: TLS does not work without one"
                 where = f"{path}.secretName"
                 problems.append(Problem(Code.MISSING_FIELD, Severity.ERROR, key, where, message))
-        found = GatewayDef(INGRESS, key, SELECTOR, tuple(servers), obj.age_order)
+        selector = {"istio": self._of(fetch).selector}
+        found = GatewayDef(INGRESS, key, selector, tuple(servers), obj.age_order)
         return {key: Outcome(found, tuple(problems))}
 
     def rules(
@@ -106,14 +108,34 @@ class Ingresses:
         return found
 
     def _is_ours(self, fetch: Fetch, obj: api.Ingress) -> bool:
+        settings = self._of(fetch)
+        if settings.mode == "OFF":
+            return False
         annotated = obj.metadata.annotations.get(_CLASS_ANNOTATION)
         if annotated is not None:
-            return annotated == CLASS
+            return annotated == settings.class_name
         name = obj.spec.ingress_class_name
         if not name:
-            return False
+            return settings.mode == "DEFAULT"
         found = fetch.get(self._classes, ObjectKey("IngressClass", "", name))
-        return found.spec.controller == CONTROLLER if found is not None else name == CLASS
+        if found is not None:
+            return found.spec.controller == CONTROLLER
+        return name == settings.class_name
+
+    def _of(self, fetch: Fetch) -> IngressSettings:
+        return fetch.get(self._settings, MESH) or IngressSettings()
+
+
+def ingress_settings(
+    _fetch: Fetch, key: str, config: MeshConfig
+) -> Mapping[str, Outcome[IngressSettings]]:
+    """Apart from the rest of MeshConfig, whose changes leave Ingress objects alone."""
+    found = IngressSettings(
+        config.ingress_class or IngressSettings().class_name,
+        config.ingress_controller_mode,
+        config.ingress_selector or IngressSettings().selector,
+    )
+    return {key: Outcome(found)}
 
 
 def _tls_server(key: ObjectKey, tls: api.IngressTLS, index: int) -> Server:

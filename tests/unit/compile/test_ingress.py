@@ -120,20 +120,24 @@ def test_ports_by_name(front: Front) -> None:
 
 
 @pytest.mark.parametrize(
-    ("class_name", "annotated", "served"),
+    ("mode", "class_name", "annotated", "served"),
     [
-        ("istio", "", True),
-        ("mesh", "", True),
-        ("nginx", "", False),
-        (None, "istio", True),
-        (None, "nginx", False),
-        (None, "", False),
+        ("STRICT", "istio", "", True),
+        ("STRICT", "mesh", "", True),
+        ("STRICT", "nginx", "", False),
+        ("STRICT", None, "istio", True),
+        ("STRICT", None, "nginx", False),
+        ("STRICT", None, "", False),
+        ("DEFAULT", None, "", True),
+        ("DEFAULT", "nginx", "", False),
+        ("OFF", "istio", "", False),
     ],
 )
 def test_only_ingresses_of_our_class(
-    front: Front, class_name: str | None, annotated: str, served: bool
+    front: Front, mode: str, class_name: str | None, annotated: str, served: bool
 ) -> None:
     front.apply(
+        mesh_config(f"ingressControllerMode: {mode}"),
         yaml.safe_dump(
             {
                 "kind": "IngressClass",
@@ -149,6 +153,19 @@ def test_only_ingresses_of_our_class(
         ),
     )
     assert ("0.0.0.0_8080" in front.listeners()) is served
+
+
+def mesh_config(text: str) -> str:
+    meta = {"name": "istio", "namespace": "istio-system"}
+    return yaml.safe_dump({"kind": "ConfigMap", "metadata": meta, "data": {"mesh": text}})
+
+
+def test_mesh_config_names_the_class_and_the_gateway(front: Front) -> None:
+    rule = ("a.org", [("Prefix", "/", "reviews:9080")])
+    front.apply(mesh_config("ingressClass: edge"), ingress("shop", rule, class_name="edge"))  # type: ignore[arg-type]
+    assert "a.org" in front.hosts("http.8080")
+    front.apply(mesh_config("ingressClass: edge\ningressSelector: other"))
+    assert front.listeners() == {}
 
 
 def test_tls_serves_the_same_routes_on_443(front: Front) -> None:
