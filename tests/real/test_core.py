@@ -1,6 +1,7 @@
 """Changes made of many objects, and the mesh's own settings, on real traffic."""
 
 import asyncio
+import json
 
 from tests.real.conftest import Mesh
 from tests.real.load import Load
@@ -49,3 +50,97 @@ async def test_subsets_and_routes_come_and_go_in_any_order_without_an_error(mesh
     mesh.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=rules)
     print(f"{load.answers.total()} requests over 6 turns")
     assert load.failures == {}
+
+
+LUA = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: %(name)s}
+spec:
+  workloadSelector: {labels: {app: details}}
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match:
+      context: SIDECAR_INBOUND
+      listener:
+        filterChain:
+          filter:
+            name: envoy.filters.network.http_connection_manager
+            subFilter: {name: envoy.filters.http.router}
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: envoy.filters.http.lua
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
+          default_source_code:
+            inline_string: |
+              %(code)s
+"""
+RATE_LIMIT = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: limit}
+spec:
+  workloadSelector: {labels: {app: ratings}}
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match:
+      context: SIDECAR_INBOUND
+      listener:
+        filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: envoy.filters.http.local_ratelimit
+        typed_config:
+          "@type": type.googleapis.com/$LIMIT
+          stat_prefix: limit
+          token_bucket: {max_tokens: 3, tokens_per_fill: 3, fill_interval: 3600s}
+          filter_enabled: {default_value: {numerator: 100, denominator: HUNDRED}}
+          filter_enforced: {default_value: {numerator: 100, denominator: HUNDRED}}
+""".replace("$LIMIT", "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit")
+
+
+def details(mesh: Mesh) -> str:
+    """Headers of a request from productpage to details."""
+    program = ("exec", "deploy/productpage-v1", "-c", "productpage", "--")
+    return mesh.kubectl(*program, "curl", "-s", "-i", "http://details:9080/details/0")
+
+
+async def test_patches_are_felt_and_refused_ones_are_told(mesh: Mesh) -> None:
+    code = 'function envoy_on_response(h) h:headers():add("x-lua", "yes") end'
+    mesh.apply(LUA % {"name": "lua", "code": code}, "envoyfilter/lua")
+    assert "x-lua: yes" in details(mesh)
+    mesh.kubectl("delete", "envoyfilter", "lua")
+    mesh.apply(LUA % {"name": "bad", "code": "function ("}, "envoyfilter/bad")
+    assert "200 OK" in details(mesh)
+    found = json.loads(mesh.run("curl", "-s", f"{mesh.console}/api/problems"))
+    assert [p["code"] for p in found if "bad" in p["object"]] == ["MSH0301"]
+    mesh.kubectl("delete", "envoyfilter", "bad")
+    mesh.apply(RATE_LIMIT, "envoyfilter/limit")
+    url = "http://ratings:9080/ratings/0"
+    program = ("exec", "deploy/productpage-v1", "-c", "productpage", "--", "curl", "-s", "-w")
+    codes = [mesh.kubectl(*program, "%{http_code}", "-o", "/dev/null", url) for _ in range(5)]
+    assert codes.count("429") >= 2
+    mesh.kubectl("delete", "envoyfilter", "limit")
+
+
+async def test_mesh_config_is_felt_at_once(mesh: Mesh) -> None:
+    program = ("exec", "deploy/productpage-v1", "-c", "productpage", "--", "curl", "-s", "-w")
+    ask = (*program, "%{http_code}", "-o", "/dev/null", "http://nowhere.example:9080/")
+    config = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    accessLogFile: /dev/stdout
+    outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+"""
+    mesh.apply(config, "configmap/istio.istio-system")
+    ask = (*program, "%{http_code}", "-o", "/dev/null", "-H", "Host: nowhere.example")
+    assert mesh.kubectl(*ask, "http://details:9080/") == "502"
+    logged = mesh.kubectl("logs", "deploy/productpage-v1", "-c", "istio-proxy", "--tail=200")
+    assert '"GET / HTTP/1.1" 502' in logged
+    mesh.kubectl("delete", "configmap", "-n", "istio-system", "istio")

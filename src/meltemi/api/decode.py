@@ -157,6 +157,9 @@ def _camel(value: Any, *, free: bool) -> Any:
     for name, item in value.items():
         head, *rest = name.split("_")
         wire = name if free else head + "".join(part[:1].upper() + part[1:] for part in rest)
+        if wire == "value" and isinstance(item, dict):
+            tidy[wire] = item  # Envoy's own configuration, in Envoy's own words.
+            continue
         opens = not free and wire in _FREE_MAPS and not _is_operations(wire, item)
         tidy[wire] = _camel(item, free=opens)
     return tidy

@@ -6,6 +6,7 @@ import msgspec
 
 from meltemi.api import (
     core,
+    envoy_filter,
     ingress,
     networking,
     security,
@@ -255,7 +256,13 @@ def _mesh() -> tuple[Kind, ...]:
             "wg",
             struct=workload_entry.WorkloadGroup,
         ),
-        _istio("networking", ("v1alpha3",), "EnvoyFilter", "envoyfilters"),
+        _istio(
+            "networking",
+            ("v1alpha3",),
+            "EnvoyFilter",
+            "envoyfilters",
+            struct=envoy_filter.EnvoyFilter,
+        ),
         _istio("networking", ("v1beta1",), "ProxyConfig", "proxyconfigs"),
         _istio(
             *sec,

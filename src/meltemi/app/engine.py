@@ -57,6 +57,8 @@ class Engine:
         self.compiled: Compiled = compile_views(
             self.graph, self.model, self.proxies, self.settings, protos
         )
+        self.refused: Callable[[], Sequence[Problem]] = tuple
+        """What proxies refuse; xDS knows it."""
         self.changed = asyncio.Condition()
         """Notified after every propagation."""
         self._publish = publish
@@ -94,7 +96,8 @@ class Engine:
         self._urgent.set()
 
     def problems(self) -> Sequence[Problem]:
-        return self.graph.problems()
+        """What is wrong with the objects, and what came of it when it met the proxies."""
+        return [*self.graph.problems(), *self.compiled.problems(), *self.refused()]
 
     async def run(self) -> None:
         """Propagate whenever there is reason to, until cancelled."""

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 from aiohttp import web
 
+from meltemi.api.kinds import KINDS as ALL_KINDS
 from meltemi.app.access import ProxyAccess
 from meltemi.app.control import Control
 from meltemi.app.engine import Engine
@@ -49,7 +50,7 @@ from meltemi.xds.status import Status
 
 log = logging.getLogger("meltemi.app")
 
-_ISTIO_KINDS = frozenset({"VirtualService", "DestinationRule", "Gateway", "PeerAuthentication"})
+_ISTIO_KINDS = frozenset(k.name for k in ALL_KINDS.values() if k.group.endswith(".istio.io"))
 """A cluster without their definitions counts as one without such objects."""
 _API_RETRY = 0.1
 GC = (20_000, 20, 50)
@@ -104,6 +105,7 @@ class ControlPlane:
             identity_of=lambda peer: self._edge.identity_of(peer) if self._edge else None,
             workload=self.engine.model.workloads.get,
         )
+        self.engine.refused = self.status.problems
         self.discovery = Discovery(
             self._cache,
             self.status,

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from meltemi.base.keys import ObjectKey
+
 TYPE_PREFIX = "type.googleapis.com/"
 CLUSTER = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
 ENDPOINT = TYPE_PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -33,6 +35,10 @@ class Resource(msgspec.Struct, frozen=True):
     version: str
     body: bytes
     """The deterministic bytes of the message itself (not of the Any around it)."""
+    fallback: "Resource | None" = None
+    """What to send instead to a proxy that refuses this: the same without users' patches."""
+    patched_by: tuple[ObjectKey, ...] = ()
+    """The objects whose patches are in it."""
 
 
 def seal(type_url: str, name: str, body: bytes) -> Resource:

@@ -4,16 +4,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Outcome, Problem
 from meltemi.base.resource import Change, NodeInfo, Resource
 from meltemi.compile import ir
 from meltemi.compile.assemble import Assembler
 from meltemi.compile.envoy.kit import Kit
+from meltemi.compile.patch.overlay import Overlay
+from meltemi.compile.patch.select import PatchSet, filter_from_object, selected
 from meltemi.compile.proxy_plan import Planning, planning
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.seal import Beyond, HostPieces, Resources, Sealer
-from meltemi.compile.settings import MeshSettings
+from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import RouteVariant, Variant
-from meltemi.flow import Distinct, Graph, Source, View
+from meltemi.flow import Distinct, Fetch, Graph, Source, View
 from meltemi.model.build import Model
 from meltemi.protos import Protos
 
@@ -38,16 +41,31 @@ class Sealed(NamedTuple):
 class Compiled:
     """The compiler's end: what changed for whom."""
 
-    def __init__(self, plans: Planning, sealed: Sealed, assembler: Assembler) -> None:
+    def __init__(
+        self,
+        plans: Planning,
+        sealed: Sealed,
+        assembler: Assembler,
+        overlay: Overlay,
+        patches: View[str, PatchSet],
+    ) -> None:
         self.plans = plans
         self.views = plans.views
         self.outbound = plans.outbound
         self.sealed = sealed
         self._assembler = assembler
+        self._overlay = overlay
+        self._patches = patches
 
     def change(self, changes: Mapping[View[Any, Any], Iterable[Any]], revision: int) -> Change:
         """What one propagation means for xDS."""
-        return self._assembler.change(changes, revision)
+        change = self._assembler.change(changes, revision)
+        nodes = changes.get(self._patches, ())
+        return self._overlay.change(change, {node: self._patches.get(node) for node in nodes})
+
+    def problems(self) -> Iterable[Problem]:
+        """What only shows when patches meet what they change."""
+        return self._overlay.problems()
 
 
 def compile_views(
@@ -131,4 +149,22 @@ def compile_views(
         route_variants=route_variants,
     )
     assembler = Assembler(kit, planned, leaving, passing, sealed)
-    return Compiled(plans, sealed, assembler)
+    patches = _patches(graph, model, proxies, mesh, protos)
+    return Compiled(plans, sealed, assembler, Overlay(protos), patches)
+
+
+def _patches(
+    graph: Graph, model: Model, proxies: View[str, NodeInfo], mesh: Mesh, protos: Protos
+) -> View[str, PatchSet]:
+    """The patches of each proxy that has any."""
+    filters = graph.derive(
+        "envoy filters",
+        model.envoy_filters,
+        lambda _f, key, obj: {key: filter_from_object(protos, obj)},
+    )
+
+    def chosen(fetch: Fetch, key: str, node: NodeInfo) -> Mapping[str, Outcome[PatchSet]]:
+        found = selected(node, fetch.all(filters), mesh.of(fetch).root_namespace)
+        return {} if found is None else {key: Outcome(found)}
+
+    return graph.derive("patches of proxy", proxies, chosen, reads=(filters, mesh.fields))

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from typing import NamedTuple, TypeVar
 
 from meltemi.api import core
+from meltemi.api.envoy_filter import EnvoyFilter
 from meltemi.api.networking import VirtualService
 from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Outcome
@@ -67,6 +68,7 @@ class Model(NamedTuple):
     credentials: View[ObjectKey, Credential]
     credential_faults: View[ObjectKey, str]
     """Why a Secret that is meant for TLS cannot be used as it is now."""
+    envoy_filters: View[ObjectKey, EnvoyFilter]
 
 
 class Domain(NamedTuple):
@@ -202,6 +204,7 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         ),
         credentials=graph.derive("credentials", objects.raw["Secret"], credentials),
         credential_faults=graph.derive("credential faults", objects.raw["Secret"], faults),
+        envoy_filters=objects.envoy_filters,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from meltemi.api.core import ConfigMap, EndpointSlice, Namespace, Node, Pod, Service
 from meltemi.api.decode import decode
+from meltemi.api.envoy_filter import EnvoyFilter
 from meltemi.api.ingress import Ingress, IngressClass
 from meltemi.api.meta import Object
 from meltemi.api.networking import DestinationRule, Gateway, VirtualService
@@ -52,6 +53,7 @@ class Objects(NamedTuple):
     workload_entries: View[ObjectKey, WorkloadEntry]
     workload_groups: View[ObjectKey, WorkloadGroup]
     sidecars: View[ObjectKey, Sidecar]
+    envoy_filters: View[ObjectKey, EnvoyFilter]
 
 
 KINDS = (
@@ -72,6 +74,7 @@ KINDS = (
     "WorkloadEntry",
     "WorkloadGroup",
     "Sidecar",
+    "EnvoyFilter",
 )
 """The kinds the model reads: the control plane keeps an informer for each."""
 
@@ -117,6 +120,7 @@ def objects(graph: Graph, domain: str, root: str = "istio-system") -> Objects:
         workload_entries=discovered("WorkloadEntry"),
         workload_groups=discovered("WorkloadGroup"),
         sidecars=discovered("Sidecar", BY_NAMESPACE),
+        envoy_filters=discovered("EnvoyFilter"),
     )
 
 

@@ -131,7 +131,15 @@ def _text(number: int, value: str) -> bytes:
 class Wrapped:
     """A resource and the bytes it adds to a response; each form is made when first needed."""
 
-    __slots__ = ("_assignment", "_clusters", "_delta", "_plain", "resource", "version")
+    __slots__ = (
+        "_assignment",
+        "_clusters",
+        "_delta",
+        "_fallback",
+        "_plain",
+        "resource",
+        "version",
+    )
 
     def __init__(self, resource: Resource) -> None:
         self.resource = resource
@@ -140,6 +148,14 @@ class Wrapped:
         self._plain = b""
         self._clusters: frozenset[str] | None = None
         self._assignment: str | None = None
+        self._fallback: Wrapped | None = None
+
+    @property
+    def fallback(self) -> "Wrapped | None":
+        """What a proxy that refuses this gets instead."""
+        if self._fallback is None and self.resource.fallback is not None:
+            self._fallback = Wrapped(self.resource.fallback)
+        return self._fallback
 
     @property
     def clusters(self) -> frozenset[str]:

@@ -10,10 +10,9 @@ The waits are per name and per proxy. Time comes from the caller; a wait that is
 `due`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from meltemi.base.resource import CLUSTER, ENDPOINT
-from meltemi.xds.cache import Cache
 from meltemi.xds.messages import Wrapped
 from meltemi.xds.subscription import CLIENTS, Subscription
 
@@ -26,10 +25,14 @@ COMING = 15.0
 class Order:
     """The rules for one proxy's conversation; `types` is the session's own state."""
 
-    def __init__(self, node: str, cache: Cache, types: Mapping[str, Subscription]) -> None:
-        self._node = node
-        self._cache = cache
+    def __init__(
+        self,
+        types: Mapping[str, Subscription],
+        current: Callable[[str, str], Wrapped | None],
+    ) -> None:
+        """`current(type_url, name)`: a resource as the proxy should have it."""
         self._types = types
+        self._current = current
         self._lacked: dict[str, tuple[bool, float]] = {}
         """Clusters that changes wait for: whether it is on its way, and since when."""
         self._deadlines: list[float] = []
@@ -98,7 +101,7 @@ class Order:
         found = self._types[client]
         used = found.clusters[name]
         if used is None:
-            current = self._cache.get(self._node, client, name)
+            current = self._current(client, name)
             if current is None or found.has.get(name) != current.version:
                 return True
             used = found.clusters[name] = current.clusters
@@ -123,13 +126,13 @@ class Order:
     def _is_outdated(self, client: str, name: str) -> bool:
         """Whether the proxy has another version than it should, because the new one waits or
         because it was refused."""
-        current = self._cache.get(self._node, client, name)
+        current = self._current(client, name)
         has = self._types[client].has.get(name)
         return current is None or has != current.version
 
     def _is_quarantined(self, client: str, name: str) -> bool:
         """Whether the proxy keeps an old version because it refused the new one."""
-        current = self._cache.get(self._node, client, name)
+        current = self._current(client, name)
         return current is not None and self._types[client].is_refused(name, current.version)
 
     def _lacking(self, resource: Wrapped) -> set[str]:
@@ -147,7 +150,7 @@ class Order:
         if name not in clusters.has or is_leaving:
             return False
         endpoints = self._types.get(ENDPOINT)
-        current = self._cache.get(self._node, CLUSTER, name)
+        current = self._current(CLUSTER, name)
         if current is None:
             return endpoints is None or name not in endpoints.names or name in endpoints.has
         if not current.assignment:
@@ -155,7 +158,7 @@ class Order:
         if endpoints is None:
             return False
         assignment = current.assignment
-        if self._cache.get(self._node, ENDPOINT, assignment) is None:
+        if self._current(ENDPOINT, assignment) is None:
             return assignment in endpoints.has or assignment in endpoints.absent
         return assignment in endpoints.has
 
@@ -173,5 +176,5 @@ class Order:
 
     def _is_coming(self, cluster: str) -> bool:
         """Whether a cluster that the proxy cannot use yet is on its way."""
-        current = self._cache.get(self._node, CLUSTER, cluster)
+        current = self._current(CLUSTER, cluster)
         return current is not None and not self._types[CLUSTER].is_refused(cluster, current.version)

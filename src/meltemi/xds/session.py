@@ -30,7 +30,7 @@ class Session:
         self._cache = cache
         self._wake_up = wake_up
         self.types: dict[str, Subscription] = {}
-        self._order = Order(node_id, cache, self.types)
+        self._order = Order(self.types, self._current)
 
     @property
     def node_id(self) -> str:
@@ -71,7 +71,11 @@ class Session:
                 yield f"{kind} {', '.join(held[:3])}: not sent yet"
 
     def rejections(self) -> Iterable[Rejection]:
-        return [r for s in self.types.values() for r in s.rejected.values()]
+        return [
+            rejection
+            for found in self.types.values()
+            for rejection in (*found.rejected.values(), *found.patched.values())
+        ]
 
     def flush(self, now: float) -> list[bytes]:
         """The responses that may go out now, in order. `now`: seconds of any steady clock."""
@@ -86,6 +90,18 @@ class Session:
                 if body is not None:
                     out.append(body)
         return out
+
+    def _current(self, type_url: str, name: str) -> Wrapped | None:
+        """A resource as this proxy gets it: without the patches it has refused."""
+        resource = self._cache.get(self._node, type_url, name)
+        found = self.types.get(type_url)
+        refused = found.patched.get(name) if found is not None else None
+        if found is None or refused is None:
+            return resource
+        if resource is None or resource.version != refused.version:
+            del found.patched[name]
+            return resource
+        return resource.fallback
 
     def due(self) -> float | None:
         """When to flush again though nothing happens: a wait is over then. None: never."""
@@ -121,7 +137,7 @@ class Session:
         ready: dict[str, Wrapped | None] = {}
         alone = found.suspects & found.dirty.keys()
         for name in sorted(alone)[:1] if alone else list(found.dirty):
-            resource = self._cache.get(self._node, type_url, name)
+            resource = self._current(type_url, name)
             if resource is None:
                 if type_url == SECRET:
                     # What held it goes by itself; what still asks for it keeps what it has.
@@ -197,7 +213,7 @@ class Session:
             if name in found.suspects:
                 continue
             if name in blamed and version is not None:
-                found.rejected[name] = Rejection(type_url, name, version or "", error or "")
+                self._refuse(type_url, name, version, error or "")
                 continue
             found.rejected.pop(name, None)
             if version is None:
@@ -211,6 +227,21 @@ class Session:
             found.absent.discard(name)
             if name in clusters:
                 found.clusters[name] = clusters[name]
+
+    def _refuse(self, type_url: str, name: str, version: str, error: str) -> None:
+        """Quarantine a version; a patched one gives way to what was before the patch."""
+        found = self.types[type_url]
+        resource = self._cache.get(self._node, type_url, name)
+        if resource is None or resource.version != version:
+            found.rejected[name] = Rejection(type_url, name, version, error)
+            return
+        about = resource.resource.patched_by
+        rejection = Rejection(type_url, name, version, error, about)
+        if resource.resource.fallback is None:
+            found.rejected[name] = rejection
+        else:
+            found.patched[name] = rejection
+            found.mark(name, self._cache.revision)
 
     _CAN_SEND_ALONE = True
 
@@ -238,7 +269,7 @@ class Session:
         if type_url not in CLIENTS:
             return
         for name, version in initial.items():
-            current = self._cache.get(self._node, type_url, name)
+            current = self._current(type_url, name)
             is_current = current is not None and current.version == version
             found.clusters[name] = current.clusters if current and is_current else None
 
@@ -328,7 +359,7 @@ class SotwSession(Session):
                 return None
             for name, resource in self._cache.resources(self._node, type_url):
                 if name not in ready and found.wants(name):
-                    ready[name] = resource
+                    ready[name] = self._current(type_url, name) or resource
         nonce = self._fly(type_url, found, ready)
         resources = [r for r in ready.values() if r is not None]
         return response(type_url, nonce, str(self._cache.revision), resources)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from meltemi.base.problems import Code, Problem, Severity
 from meltemi.base.resource import CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE
 from meltemi.xds.cache import Cache
 from meltemi.xds.session import Rejection, Session, Subscription
@@ -104,6 +105,21 @@ class Status:
     def proxies(self) -> Sequence[ProxyStatus]:
         """Every connected proxy, by name."""
         return sorted((_status(s) for s in self._sessions), key=lambda status: status.proxy)
+
+    def problems(self) -> Sequence[Problem]:
+        """What proxies refuse of users' patches, each once, however many refuse it."""
+        found: dict[Problem, None] = {}
+        for session in self._sessions:
+            for rejection in session.rejections():
+                kind = rejection.type_url.rpartition(".")[2]
+                message = (
+                    f"Envoy refuses {kind} {rejection.name} with this patch, and gets it without: "
+                    f"{rejection.message}"
+                )
+                for about in rejection.about:
+                    code, severity = Code.REJECTED_BY_PROXY, Severity.ERROR
+                    found[Problem(code, severity, about, "spec.configPatches", message)] = None
+        return list(found)
 
     def rejections(self) -> Mapping[str, Iterable[Rejection]]:
         """What proxies refuse, by node id."""

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE, SECRET
 
 ORDER = (CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE, SECRET)
@@ -18,6 +19,8 @@ class Rejection(msgspec.Struct, frozen=True):
     name: str
     version: str
     message: str
+    about: tuple[ObjectKey, ...] = ()
+    """The objects whose patches were in it."""
 
 
 class Subscription:
@@ -50,6 +53,8 @@ class Subscription:
         self.suspects: set[str] = set()
         """Names of a response that was rejected without saying which: they go out alone."""
         self.rejected: dict[str, Rejection] = {}
+        self.patched: dict[str, Rejection] = {}
+        """Patched versions that were refused: the proxy gets what was before the patch."""
         self.sent_any = False
         self.count = 0
 

@@ -6,6 +6,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import (
     CLUSTER,
     ENDPOINT,
@@ -238,6 +239,26 @@ def test_a_rejection_that_names_nothing_is_tracked_down() -> None:
     world.settle()
     assert world.holds(CLUSTER) == {A: world.wanted(CLUSTER)[A]}
     assert [r.name for r in world.session.rejections()] == [B]
+
+
+def test_a_refused_patch_gives_way_to_what_was_before_it() -> None:
+    world = serving()
+    plain = names_clusters(ROUTE, "l", (A,), "plain")
+    bad = names_clusters(ROUTE, "l", (A,), "patched")
+    about = ObjectKey("EnvoyFilter", "default", "f")
+    patched = Resource(bad.type_url, bad.name, bad.version, bad.body, plain, (about,))
+    world.bad.add((ROUTE, bad.version))
+    world.change(patched)
+    world.settle()
+    assert world.holds(ROUTE)["l"] == plain.version
+    assert [r.about for r in world.session.rejections()] == [(about,)]
+    assert world.session.oldest() is None
+    world.connect()
+    world.settle()
+    assert world.holds(ROUTE)["l"] == plain.version
+    world.change(plain)
+    world.settle()
+    assert list(world.session.rejections()) == []
 
 
 def test_inbound_clusters_come_before_and_go_after_their_listener() -> None:

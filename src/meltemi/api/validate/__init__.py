@@ -7,12 +7,14 @@ holds what they share.
 from collections.abc import Iterator
 
 from meltemi.api import networking as net
+from meltemi.api.envoy_filter import EnvoyFilter
 from meltemi.api.ingress import Ingress
 from meltemi.api.meta import Object
 from meltemi.api.security import PeerAuthentication
 from meltemi.api.service_entry import ServiceEntry
 from meltemi.api.sidecar import Sidecar
 from meltemi.api.validate.destination_rule import destination_rule
+from meltemi.api.validate.envoy_filter import envoy_filter, patch_findings
 from meltemi.api.validate.gateway import gateway, gateway_ignored
 from meltemi.api.validate.ingress import ingress
 from meltemi.api.validate.peer_authentication import peer_authentication
@@ -49,6 +51,8 @@ def validate(obj: Object) -> tuple[Problem, ...]:
             findings = workload_group(obj.spec)
         case Sidecar():
             findings = sidecar(obj.spec)
+        case EnvoyFilter():
+            findings = envoy_filter(obj.spec)
         case _:
             return ()
     return (
@@ -62,6 +66,10 @@ def ignored(obj: Object) -> Iterator[Finding]:
     match obj:
         case net.Gateway():
             yield from gateway_ignored(obj.spec)
+        case EnvoyFilter():
+            for i, patch in enumerate(obj.spec.config_patches):
+                for path, message in patch_findings(patch):
+                    yield Advice(f"spec.configPatches[{i}].{path}", message, Code.BAD_VALUE)
 
 
 def _problem(about: ObjectKey, finding: Finding) -> Problem:
