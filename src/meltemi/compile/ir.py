@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from meltemi.api.networking import Tunnel
+from meltemi.api.networking import ConnectionPool, Tunnel
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
@@ -395,6 +395,8 @@ class InboundCluster(msgspec.Struct, frozen=True):
     destination: Destination | None
     stat_name: str = ""
     """The name in Envoy's own statistics; empty: the cluster's."""
+    pool: ConnectionPool | None = None
+    """Limits of the connections to the application."""
 
 
 class Inbound(msgspec.Struct, frozen=True):

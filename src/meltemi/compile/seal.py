@@ -146,7 +146,7 @@ class Sealer:
         node = fetch.get(self._nodes, key) if self._nodes is not None else None
         mark = _mark(node)
         listeners = [self._listener(listener, settings) for listener in plan.listeners]
-        built = envoy_inbound.clusters(self._kit, plan, mark)
+        built = envoy_inbound.clusters(self._kit, plan, mark, settings)
         sealed = [_seal(CLUSTER, message.name, message) for message in built]
         return {key: Outcome((*sealed, *listeners))}
 

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from meltemi.api.networking import ConnectionPool
 from meltemi.base.identity import Identity
 from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Outcome
 from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
 from meltemi.compile.plan.clusters import Behind
+from meltemi.compile.plan.inbound import Subject
 from meltemi.compile.plan.inbound import inbound as plan_inbound
 from meltemi.compile.plan.locality import asked_of_clients
 from meltemi.compile.scope import (
@@ -42,6 +44,7 @@ from meltemi.model.locality import locality_of_labels, topology
 from meltemi.model.policies import PolicyKey, choose_policy, policies_over
 from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import Forward, HttpRule, RouteTable, Target
+from meltemi.model.service import Service
 from meltemi.model.sidecar import SidecarDef
 from meltemi.model.sidecars import choose_sidecar
 from meltemi.model.tables import table_for
@@ -144,7 +147,14 @@ def views(
             "inbound",
             proxies,
             planner.inbound,
-            reads=(model.workloads, model.services, model.inbound_tls, mesh.fields),
+            reads=(
+                model.workloads,
+                model.services,
+                model.inbound_tls,
+                model.sidecars,
+                model.policies,
+                mesh.fields,
+            ),
         ),
     )
 
@@ -237,7 +247,30 @@ class _Planner:
         if tls is None:
             tls = InboundTls(where, Mode.PERMISSIVE, {}, None)
         services = fetch.by(self._model.services, SERVICE_BY_NAMESPACE, node.namespace)
-        return {key: Outcome(plan_inbound(workload, services, tls, settings))}
+        subject = Subject(
+            workload, services, tls, self._sidecar(fetch, node), self._pools(fetch, settings)
+        )
+        planned = plan_inbound(subject, settings)
+        return {key: Outcome(planned.inbound, planned.problems)}
+
+    def _pools(
+        self, fetch: Fetch, settings: MeshSettings
+    ) -> Callable[[Service, int], ConnectionPool | None]:
+        """What the DestinationRules of a service's own namespace say of its connections."""
+
+        def pool(service: Service, port: int) -> ConnectionPool | None:
+            policies = policies_over(fetch, self._model.policies, POLICY_BY_HOST, service.host)
+            key = choose_policy(
+                policies,
+                service_namespace=service.namespace,
+                client_namespace=service.namespace,
+                root_namespace=settings.root_namespace,
+                client_labels={},
+            )
+            found = next((policy for name, policy in policies if name == key), None)
+            return found.blocks(port, "").connection_pool if found is not None else None
+
+        return pool
 
 
 def _workload(node: NodeInfo, settings: MeshSettings) -> Workload:

@@ -286,5 +286,5 @@ def test_a_field_recompiles_only_what_reads_it(mesh: Mesh, client: str) -> None:
 
     mesh.apply(config("{}"))
     assert reran("accessLogFile: /dev/stdout") == {"listeners", "inbound"}
-    assert reran("accessLogFile: /dev/stdout\nconnectTimeout: 3s") == {"clusters"}
+    assert reran("accessLogFile: /dev/stdout\nconnectTimeout: 3s") == {"clusters", "inbound"}
     assert reran("accessLogFile: /dev/stdout\nconnectTimeout: 3s\ningressClass: x") == set()

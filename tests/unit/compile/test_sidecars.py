@@ -219,3 +219,83 @@ def test_envoy_accepts_what_sidecars_say(mesh: Mesh, client: str, tmp_path: Path
         + endpoints("odd", "web:7000", "odd-0=10.44.0.9")
     )
     accepted(mesh.protos, static_bootstrap(mesh, client), tmp_path)
+
+
+INGRESS = """
+  inboundConnectionPool: {http: {http2MaxRequests: 7}}
+  ingress:
+  - port: {number: 9080, protocol: HTTP, name: http}
+    defaultEndpoint: 127.0.0.1:8080
+  - port: {number: 9443, protocol: HTTPS, name: https}
+    defaultEndpoint: 0.0.0.0:8443
+    connectionPool: {tcp: {maxConnections: 3}}
+  - port: {number: 9000, protocol: TCP, name: raw}
+    defaultEndpoint: unix:///run/raw.sock
+  - port: {number: 9444, protocol: HTTP, name: secure}
+    tls: {mode: SIMPLE, serverCertificate: CERT, privateKey: KEY}
+  - port: {number: 9999, protocol: HTTP, name: own}
+    captureMode: NONE
+"""
+
+
+def matches_of(mesh: Mesh, node: str, port: int) -> list[dict[str, object]]:
+    chains = mesh.sees(node, LISTENER)["virtualInbound"]["filter_chains"]
+    found = [c.get("filter_chain_match", {}) for c in chains]
+    return [m for m in found if m.get("destination_port") == port]
+
+
+def test_ingress_replaces_what_services_declare(mesh: Mesh, client: str) -> None:
+    assert matches_of(mesh, client, 9080)
+    mesh.apply(sidecar("in", INGRESS))
+    found = {n: c for n, c in mesh.sees(client, CLUSTER).items() if n.startswith("inbound|")}
+    assert set(found) == {f"inbound|{p}||" for p in (9080, 9443, 9000, 9444, 9999)}
+
+    def where(port: int) -> dict[str, object]:
+        (group,) = found[f"inbound|{port}||"]["load_assignment"]["endpoints"]
+        address: dict[str, object] = group["lb_endpoints"][0]["endpoint"]["address"]
+        return address
+
+    assert where(9080) == {"socket_address": {"address": "127.0.0.1", "port_value": 8080}}
+    assert where(9443) == {"socket_address": {"address": "10.44.0.4", "port_value": 8443}}
+    assert where(9000) == {"pipe": {"path": "/run/raw.sock"}}
+    assert "upstream_bind_config" not in found["inbound|9000||"]
+    limits = {p: found[f"inbound|{p}||"]["circuit_breakers"]["thresholds"][0] for p in (9080, 9443)}
+    assert limits[9080]["max_requests"] == 7
+    assert limits[9443]["max_connections"] == 3
+    own = mesh.sees(client, LISTENER)["0.0.0.0_9999"]
+    assert own["address"]["socket_address"]["port_value"] == 9999
+    mesh.graph.verify()
+
+
+def test_the_rule_of_a_service_limits_its_own_pods(mesh: Mesh, client: str) -> None:
+    mesh.apply("""
+kind: DestinationRule
+metadata: {name: ratings}
+spec: {host: ratings, trafficPolicy: {connectionPool: {http: {http2MaxRequests: 5}}}}
+""")
+    cluster = mesh.sees(client, CLUSTER)["inbound|9080||"]
+    assert cluster["circuit_breakers"]["thresholds"][0]["max_requests"] == 5
+
+
+def test_the_oldest_service_says_what_a_port_speaks(mesh: Mesh, client: str) -> None:
+    again = service("raw", "tcp:9090:9080", ip="10.43.0.30").replace("app: raw", "app: ratings")
+    mesh.apply(again)
+    problems = [p for p in mesh.graph.problems() if p.about.name == "raw"]
+    assert [p.path for p in problems] == ["spec.ports[0]"]
+    assert "speak http" in problems[0].message
+    protocols = [m.get("transport_protocol") for m in matches_of(mesh, client, 9080)]
+    assert sorted(map(str, protocols)) == ["raw_buffer", "tls"]
+
+
+def test_envoy_accepts_ingress(mesh: Mesh, client: str, tmp_path: Path) -> None:
+    from tests import certificates
+
+    files = {"CERT": tmp_path / "cert.pem", "KEY": tmp_path / "key.pem"}
+    pair = certificates.Authority().sign("ratings.example.com")
+    files["CERT"].write_bytes(pair.certificate)
+    files["KEY"].write_bytes(pair.key)
+    text = INGRESS
+    for word, path in files.items():
+        text = text.replace(word, str(path))
+    mesh.apply(sidecar("in", text))
+    accepted(mesh.protos, static_bootstrap(mesh, client), tmp_path)

@@ -19,7 +19,7 @@ from meltemi.api.validate.gateway import gateway, gateway_ignored
 from meltemi.api.validate.ingress import ingress
 from meltemi.api.validate.peer_authentication import peer_authentication
 from meltemi.api.validate.service_entry import service_entry
-from meltemi.api.validate.sidecar import sidecar
+from meltemi.api.validate.sidecar import sidecar, sidecar_ignored
 from meltemi.api.validate.virtual_service import virtual_service
 from meltemi.api.validate.words import Advice, Finding
 from meltemi.api.validate.workload_entry import workload_entry, workload_group
@@ -70,6 +70,8 @@ def ignored(obj: Object) -> Iterator[Finding]:
             for i, patch in enumerate(obj.spec.config_patches):
                 for path, message in patch_findings(patch):
                     yield Advice(f"spec.configPatches[{i}].{path}", message, Code.BAD_VALUE)
+        case Sidecar():
+            yield from sidecar_ignored(obj.spec)
 
 
 def _problem(about: ObjectKey, finding: Finding) -> Problem:

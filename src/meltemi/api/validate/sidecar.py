@@ -37,6 +37,19 @@ def sidecar(spec: api.SidecarSpec) -> Iterator[Finding]:
         yield from words.host(policy.egress_proxy.host, f"{path}.host")
 
 
+def sidecar_ignored(spec: api.SidecarSpec) -> Iterator[Finding]:
+    """What is accepted, as Istio accepts it, and that nothing here follows."""
+    for i, ingress in enumerate(spec.ingress):
+        if ingress.tls is not None and not ingress.tls.server_certificate:
+            yield (
+                f"spec.ingress[{i}].tls.credentialName",
+                "a sidecar takes its certificate from files: name serverCertificate, privateKey",
+            )
+    policy = spec.outbound_traffic_policy
+    if policy is not None and policy.mode == "ALLOW_ANY_DYNAMIC_DNS":
+        yield "spec.outboundTrafficPolicy.mode", "it is taken as ALLOW_ANY: names are not resolved"
+
+
 def _port(port: api.SidecarPort, path: str, *, unix: bool) -> Iterator[Finding]:
     if unix:
         if port.number:

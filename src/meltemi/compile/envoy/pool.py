@@ -29,10 +29,10 @@ def pool(kit: Kit, message: Any, plan: ir.Cluster, settings: MeshSettings) -> No
     wanted = blocks.connection_pool or ConnectionPool()
     tcp, http = wanted.tcp or TCPSettings(), wanted.http or HTTPSettings()
     set_duration(message.connect_timeout, tcp.connect_timeout or settings.connect_timeout)
-    limits = message.circuit_breakers.thresholds.add()
-    _limits(limits, tcp, http)
+    thresholds = message.circuit_breakers.thresholds.add()
+    limits(thresholds, tcp, http)
     if blocks.retry_budget is not None:
-        _budget(limits.retry_budget, blocks.retry_budget)
+        _budget(thresholds.retry_budget, blocks.retry_budget)
     keepalive = tcp.tcp_keepalive or settings.keepalive
     if keepalive is not None:
         _keepalive(message.upstream_connection_options.tcp_keepalive, keepalive)
@@ -48,7 +48,7 @@ def _speaks_http(plan: ir.Cluster) -> bool:
     return http or plan.security is ir.Security.ORIGINATE
 
 
-def _limits(target: Any, tcp: TCPSettings, http: HTTPSettings) -> None:
+def limits(target: Any, tcp: TCPSettings, http: HTTPSettings) -> None:
     """Istio has no limits unless they are configured; zero means unset (mesh-semantics 1.3)."""
     target.max_connections.value = tcp.max_connections or _NO_LIMIT
     target.max_pending_requests.value = http.http1_max_pending_requests or _NO_LIMIT

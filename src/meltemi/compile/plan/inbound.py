@@ -1,17 +1,24 @@
 """The inbound side of one proxy: what it serves on which port, and in which security."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from meltemi.api.networking import ConnectionPool
+from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Code, Problem, Severity
 from meltemi.compile import ir, names
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.route import Prefix, Retry
-from meltemi.model.service import Protocol, Service
+from meltemi.model.service import Port, Protocol, Service
+from meltemi.model.sidecar import Ingress, SidecarDef
 from meltemi.model.tls import InboundTls, Mode
 from meltemi.model.workload import Workload
 
 _LOOPBACK = "127.0.0.1"
+_RETRY = Retry(attempts=2, on=("reset-before-request",), ignore_previous_hosts=False)
+"""An application may close an idle connection just as a request is sent on it."""
 PROXY_PORTS = frozenset({15000, 15001, 15006, 15020, 15021, 15053, 15090})
 
 
@@ -24,6 +31,15 @@ class Served(msgspec.Struct, frozen=True):
     mode: Mode
     destination: ir.Destination | None
     stat_name: str = ""
+    endpoint: tuple[str, int] = ("", 0)
+    """Where the application listens; empty: wherever the client meant to go."""
+    pool: ConnectionPool | None = None
+    tls: ir.ServerTls | None = None
+    """TLS for clients outside the mesh, of a Sidecar's ingress."""
+    bind: str = ""
+    """The address of a listener of its own; empty: traffic is captured."""
+    source: ObjectKey | None = None
+    path: str = ""
 
     @property
     def sniffed(self) -> bool:
@@ -38,64 +54,191 @@ class Served(msgspec.Struct, frozen=True):
         return names.inbound(self.port) if self.port else names.INBOUND_PASSTHROUGH
 
 
-def inbound(
-    workload: Workload, services: Iterable[Service], tls: InboundTls, settings: MeshSettings
-) -> ir.Inbound:
-    """The listener, with chains for every port that a service selecting the workload declares,
-    and the clusters behind it."""
-    served = _served(workload, services, tls, settings.inbound_stat_name)
-    other = Served(0, Protocol.TCP, tls.mode, None)
+class Subject(NamedTuple):
+    """The workload that is planned for, and what is said of it."""
+
+    workload: Workload
+    services: Sequence[Service]
+    """Of its namespace."""
+    tls: InboundTls
+    sidecar: SidecarDef | None
+    pools: Callable[[Service, int], ConnectionPool | None]
+    """The connection pool that a DestinationRule sets for a service's port."""
+
+
+class Planned(NamedTuple):
+    inbound: ir.Inbound
+    problems: tuple[Problem, ...]
+
+
+def inbound(subject: Subject, settings: MeshSettings) -> Planned:
+    """The listeners, with chains for every port that a service selecting the workload declares,
+    or that its Sidecar lists, and the clusters behind them."""
+    problems: list[Problem] = []
+    sidecar = subject.sidecar
+    if sidecar is not None and sidecar.ingress:
+        served = tuple(_of_ingress(subject, sidecar, entry) for entry in sidecar.ingress)
+    else:
+        served = tuple(_of_services(subject, settings, problems))
+    other = Served(0, Protocol.TCP, subject.tls.mode, None)
+    captured = [port for port in served if not port.bind]
     chains = [_refuse_loops()]
-    for port in (*served, other):
+    for port in (*captured, other):
         chains += _chains(port)
-    opaque = tuple(p.port for p in served if not p.may_speak_http)
-    plain = tuple(p.port for p in served if not p.protocol.is_http and p.mode is Mode.DISABLE)
-    listener = ir.Listener(
-        name=names.VIRTUAL_INBOUND,
+    listeners = [
+        _listener(names.VIRTUAL_INBOUND, "0.0.0.0", names.INBOUND_PORT, chains, captured),
+        *(_own_listener(port) for port in served if port.bind),
+    ]
+    clusters = {port.cluster: _cluster(port) for port in (*served, other)}
+    return Planned(ir.Inbound(tuple(listeners), tuple(clusters.values())), tuple(problems))
+
+
+def _listener(
+    name: str, bind: str, port: int, chains: Sequence[ir.FilterChain], served: Sequence[Served]
+) -> ir.Listener:
+    """Ports whose servers may speak first are not waited on, where that can be told."""
+    return ir.Listener(
+        name=name,
         side=ir.Side.SERVER,
-        address="0.0.0.0",
-        port=names.INBOUND_PORT,
+        address=bind,
+        port=port,
         chains=tuple(chains),
-        original_destination=True,
+        original_destination=name == names.VIRTUAL_INBOUND,
         inspects_tls=True,
         inspects_http=True,
-        quiet_tls=plain,
-        quiet_http=opaque,
+        quiet_tls=tuple(
+            p.port
+            for p in served
+            if not p.protocol.is_http and p.mode is Mode.DISABLE and not p.tls
+        ),
+        quiet_http=tuple(p.port for p in served if not p.may_speak_http),
     )
-    address = _LOOPBACK if settings.local_inbound else workload.address
-    clusters = [
-        ir.InboundCluster(p.cluster, address, p.port, p.may_speak_http, p.destination, p.stat_name)
-        for p in served
+
+
+def _own_listener(port: Served) -> ir.Listener:
+    """A listener that nothing is captured for: its chains need not ask for the port."""
+    chains = [
+        msgspec.structs.replace(chain, match=msgspec.structs.replace(chain.match, port=0))
+        for chain in _chains(port)
     ]
-    through = ir.InboundCluster(names.INBOUND_PASSTHROUGH, "", 0, True, None)
-    return ir.Inbound((listener,), (*clusters, through))
+    name = names.address_listener(port.bind, port.port)
+    return _listener(name, port.bind, port.port, chains, (port,))
 
 
-def _served(
-    workload: Workload, services: Iterable[Service], tls: InboundTls, pattern: str
-) -> tuple[Served, ...]:
+def _cluster(port: Served) -> ir.InboundCluster:
+    return ir.InboundCluster(
+        name=port.cluster,
+        address=port.endpoint[0],
+        port=port.endpoint[1],
+        speaks_http=port.may_speak_http or not port.port,
+        destination=port.destination,
+        stat_name=port.stat_name,
+        pool=port.pool,
+    )
+
+
+def _of_services(
+    subject: Subject, settings: MeshSettings, problems: list[Problem]
+) -> Iterator[Served]:
     """Every declared port; the oldest service decides what a port speaks."""
+    workload, tls = subject.workload, subject.tls
+    address = _LOOPBACK if settings.local_inbound else workload.address
+    pool = subject.sidecar.pool if subject.sidecar is not None else None
     ports: dict[int, Served] = {}
-    for service in sorted(services, key=lambda s: s.created):
-        if not selects(service, workload):
+    for service, port, number in _declared(subject):
+        first = ports.get(number)
+        if first is not None:
+            if first.protocol is not port.protocol:
+                problems.append(_conflict(service, port, number, first))
             continue
-        there = ir.Destination(service.host, service.name, service.namespace)
-        for port in service.ports:
-            number = workload.port_behind(port)
-            if number and number not in ports and number not in PROXY_PORTS:
-                name = names.stat_name(
-                    pattern,
-                    host=service.host,
-                    port=port.number,
-                    port_name=port.name,
-                    target=str(number),
-                )
-                mode = tls.for_port(number)
-                ports[number] = Served(number, port.protocol, mode, there, name)
+        ports[number] = Served(
+            port=number,
+            protocol=port.protocol,
+            mode=tls.for_port(number),
+            destination=ir.Destination(service.host, service.name, service.namespace),
+            stat_name=names.stat_name(
+                settings.inbound_stat_name,
+                host=service.host,
+                port=port.number,
+                port_name=port.name,
+                target=str(number),
+            ),
+            endpoint=(address, number),
+            pool=pool or subject.pools(service, port.number),
+            source=service.source,
+        )
     for number, mode in tls.ports.items():
         if number not in ports and number not in PROXY_PORTS:
-            ports[number] = Served(number, Protocol.TCP, mode, None)
-    return tuple(ports[number] for number in sorted(ports))
+            ports[number] = Served(
+                number, Protocol.TCP, mode, None, endpoint=(address, number), pool=pool
+            )
+    yield from (ports[number] for number in sorted(ports))
+
+
+def _declared(subject: Subject) -> Iterator[tuple[Service, Port, int]]:
+    """The ports of services that select the workload, oldest service first, with its own."""
+    for service in sorted(subject.services, key=lambda s: s.precedence):
+        if selects(service, subject.workload):
+            for port in service.ports:
+                number = subject.workload.port_behind(port)
+                if number and number not in PROXY_PORTS:
+                    yield service, port, number
+
+
+def _conflict(service: Service, port: Port, number: int, first: Served) -> Problem:
+    return Problem(
+        Code.PORT_CONFLICT,
+        Severity.WARNING,
+        service.source,
+        f"spec.ports[{service.ports.index(port)}]",
+        f"its pods' port {number} is taken to speak {first.protocol.value}, as {first.source} says,"
+        f" which is older, and not {port.protocol.value}: name the protocol alike in both",
+    )
+
+
+def _of_ingress(subject: Subject, sidecar: SidecarDef, entry: Ingress) -> Served:
+    """A port that the Sidecar lists; the service it belongs to is known by its target port."""
+    workload = subject.workload
+    found = next((s for s, _, number in _declared(subject) if number == entry.port), None)
+    there = ir.Destination(found.host, found.name, found.namespace) if found else None
+    return Served(
+        port=entry.port,
+        protocol=entry.protocol,
+        mode=subject.tls.for_port(entry.port),
+        destination=there,
+        endpoint=_endpoint(entry, workload.address),
+        pool=entry.pool or sidecar.pool or (subject.pools(found, entry.port) if found else None),
+        tls=_server_tls(entry),
+        bind="" if entry.captured else entry.bind or "0.0.0.0",
+        source=sidecar.source,
+        path=entry.path,
+    )
+
+
+def _endpoint(entry: Ingress, address: str) -> tuple[str, int]:
+    """`0.0.0.0` means the workload's own address."""
+    if not entry.endpoint:
+        return address, entry.port
+    if entry.endpoint.startswith("unix://"):
+        return entry.endpoint, 0
+    host, _, port = entry.endpoint.rpartition(":")
+    host = host.strip("[]")
+    return address if host in ("0.0.0.0", "::") else host, int(port)
+
+
+def _server_tls(entry: Ingress) -> ir.ServerTls | None:
+    tls = entry.tls
+    if tls is None or not tls.server_certificate:
+        return None
+    return ir.ServerTls(
+        mode=ir.ServerTlsMode[tls.mode],
+        files=((tls.server_certificate, tls.private_key),),
+        authority_file=tls.ca_certificates,
+        min_version=tls.min_protocol_version,
+        max_version=tls.max_protocol_version,
+        ciphers=tls.cipher_suites,
+        subject_alt_names=tls.subject_alt_names,
+    )
 
 
 def _refuse_loops() -> ir.FilterChain:
@@ -112,11 +255,14 @@ def _chains(port: Served) -> Iterator[ir.FilterChain]:
     sniffed = msgspec.structs.replace(raw, protocols=ir.SNIFFED_HTTP)
     anything = ir.ChainMatch(port=port.port)
     http, tcp = _http(port), _tcp(port)
+    if port.tls is not None:
+        strange = ir.ChainMatch(port=port.port, transport=ir.Transport.TLS)
+        yield _chain(port, strange, http if port.may_speak_http else tcp, port.tls)
     if port.mode is not Mode.DISABLE:
         yield _chain(port, mesh, http if port.may_speak_http else tcp, ir.MESH_TLS)
         if port.sniffed:
             yield _chain(port, marked, tcp, ir.MESH_TLS)
-    if port.mode is not Mode.STRICT:
+    if port.mode is not Mode.STRICT and port.tls is None:
         if port.protocol.is_http:
             yield _chain(port, raw, http)
         else:
@@ -129,7 +275,7 @@ def _chain(
     port: Served, match: ir.ChainMatch, network: ir.Http | ir.Tcp, tls: ir.ServerTls | None = None
 ) -> ir.FilterChain:
     name = names.wildcard_listener(port.port) if port.port else names.VIRTUAL_INBOUND
-    return ir.FilterChain(name, match, network, tls)
+    return ir.FilterChain(name, match, network, tls, port.source, port.path)
 
 
 def _tcp(port: Served) -> ir.Tcp:
@@ -142,7 +288,8 @@ def _tcp(port: Served) -> ir.Tcp:
 
 def _http(port: Served) -> ir.Http:
     """Everything to the application; the operation names the service in traces."""
-    forward = ir.Forward((ir.WeightedCluster(port.cluster, 100),), None, None, Retry(attempts=0))
+    retry = Retry(attempts=0) if port.protocol is Protocol.GRPC else _RETRY
+    forward = ir.Forward((ir.WeightedCluster(port.cluster, 100),), None, None, retry)
     host = port.destination.host if port.destination else "unknown"
     route = ir.Route("default", ir.Match(Prefix("/")), forward, operation=f"{host}:{port.port}/*")
     virtual = ir.VirtualHost(f"inbound|http|{port.port}", ("*",), (route,))
