@@ -7,15 +7,15 @@ from functools import cache
 import pytest
 import pytest_asyncio
 
-from meltemi.base.resource import NodeInfo
 from meltemi.protos import load
 from meltemi.proxy.envoy import envoy_path
 from meltemi.simulate.ask import ask
-from meltemi.simulate.world import World, node_of
+from meltemi.simulate.world import World
 
 from .case import Case, cases
 from .real.agree import disagreements, is_open, unmet
 from .real.lab import Lab
+from .real.places import node_at
 
 pytestmark = [
     pytest.mark.real,
@@ -46,19 +46,11 @@ async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
 async def test_envoy_agrees_with_the_simulator(case: Case, lab: Lab) -> None:
     mesh = world(case.setting.id)
     trace = ask(mesh, case.question)
-    await lab.configure(
-        case.setting.raw, _node(mesh, trace.proxy), _node(mesh, case.setting.server)
-    )
+    server = node_at(mesh, case.setting.server)
+    served = server.ip if server is not None else ""
+    await lab.configure(case.setting.raw, node_at(mesh, trace.proxy), server)
     seen = await lab.ask(trace, _MANY if is_open(trace) else 1)
-    found = [text for one in seen for text in disagreements(trace, one)]
+    found = [text for one in seen for text in disagreements(trace, one, served)]
     if len(seen) > 1:
-        found += unmet(trace, seen)
+        found += unmet(trace, seen, served)
     assert not found, "\n".join([*dict.fromkeys(found), str(seen[0])])
-
-
-def _node(mesh: World, place: str) -> NodeInfo | None:
-    """What the proxy of `NAME[.NS]` would say of itself; None for nobody's."""
-    if not place:
-        return None
-    name, _, namespace = place.partition(".")
-    return node_of(mesh.workload(name, namespace or "default"), mesh.domain)

@@ -72,7 +72,7 @@ def ask(world: World, question: Question) -> Trace:
         port=resolved.port,
         speaks=Speaks.TLS if encrypted else _SPEAKS.get(url.scheme, Speaks.OTHER),
         sni=(question.sni or host) if encrypted else "",
-        alpn=question.alpn or (("h2", "http/1.1") if encrypted else ()),
+        alpn=question.alpn or (("h2", "http/1.1") if url.scheme == "https" else ()),
         source="" if at_gateway else workload.address,
     )
     if plan is None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from meltemi.simulate.request import Pairs, Request
+from meltemi.simulate.request import Pairs, Request, Speaks
 from meltemi.simulate.trace import Branch, Place, Response, Trace
 
 from .lab import Seen
@@ -14,8 +14,11 @@ _OF_ENVOY = ("x-envoy-", "x-forwarded-", "x-request-id", "connection", "content-
 """Headers that proxies write or take away by themselves."""
 
 
-def disagreements(trace: Trace, seen: Seen) -> list[str]:
-    """In which way an observation fits none of the possible outcomes; empty: it fits one."""
+def disagreements(trace: Trace, seen: Seen, served: str = "") -> list[str]:
+    """In which way an observation fits none of the possible outcomes; empty: it fits one.
+
+    `served`: the address of the pod with a real sidecar; elsewhere nobody refuses.
+    """
     if trace.response is not None:
         return _response(trace, trace.response, seen)
     reasons: list[str] = []
@@ -27,14 +30,14 @@ def disagreements(trace: Trace, seen: Seen) -> list[str]:
         if fault.share >= 1:
             return reasons
     for branch in trace.branches:
-        for found in _branch(trace, branch, seen):
+        for found in _branch(trace, branch, seen, served):
             if not found:
                 return []
             reasons += found
     return reasons or ["the simulator knows no outcome"]
 
 
-def unmet(trace: Trace, seen: Sequence[Seen]) -> list[str]:
+def unmet(trace: Trace, seen: Sequence[Seen], served: str = "") -> list[str]:
     """Places with a fair share that none of many requests met."""
     met = {s.app.get("address") for s in seen}
     return [
@@ -42,7 +45,7 @@ def unmet(trace: Trace, seen: Sequence[Seen]) -> list[str]:
         for branch in trace.branches
         for place in branch.places
         if branch.share * place.share > _RARE
-        and not (place.arrival and place.arrival.refused)
+        and not (place.address == served and place.arrival and place.arrival.refused)
         and f"{place.address}:{place.port}" not in met
         and trace.response is None
         and not any(fault.share >= 1 for fault in trace.faults)
@@ -56,19 +59,20 @@ def is_open(trace: Trace) -> bool:
     return places > 1 or partial
 
 
-def _branch(trace: Trace, branch: Branch, seen: Seen) -> list[list[str]]:
+def _branch(trace: Trace, branch: Branch, seen: Seen, served: str) -> list[list[str]]:
     if branch.failure is not None:
         return [_response(trace, branch.failure, seen)]
-    return [_place(trace, branch, place, seen) for place in branch.places]
+    return [_place(trace, branch, place, seen, served) for place in branch.places]
 
 
-def _place(trace: Trace, branch: Branch, place: Place, seen: Seen) -> list[str]:
-    arrival = place.arrival
+def _place(trace: Trace, branch: Branch, place: Place, seen: Seen, served: str) -> list[str]:
+    is_served = place.address == served
+    arrival = place.arrival if is_served else None
     if arrival is not None and arrival.refused:
         return [] if not seen.app else [f"{place.address} refuses, but the application answered"]
     port = arrival.port if arrival is not None and arrival.port else place.port
-    found = _different("reached", f"{place.address}:{port}", seen.app.get("address"))
-    if trace.request is not None:
+    found = _different("reached", f"{place.address}:{port}", _reached(trace, seen))
+    if trace.request is not None and (trace.route is not None or not trace.proxy):
         found += _different("status", 200, seen.answer.status)
         found += _response_headers(trace, seen)
     if branch.request is not None:
@@ -77,10 +81,18 @@ def _place(trace: Trace, branch: Branch, place: Place, seen: Seen) -> list[str]:
         found += _different("cluster", branch.cluster.name, seen.log.get("cluster"))
     if trace.proxy and trace.route is not None:
         found += _route(trace, seen)
-    if (seen.app and place.arrival is None) or seen.app.get("real") is None:
+    if seen.app and not is_served:
         found += _security(place, seen)
     found += _mirrors(trace, seen)
     return found
+
+
+def _reached(trace: Trace, seen: Seen) -> Any:
+    """Who answered; where the client's own TLS ends in mutual TLS and nobody can, whom the proxy
+    connected to."""
+    if not seen.app and trace.connection.speaks is Speaks.TLS:
+        return seen.log.get("upstream")
+    return seen.app.get("address")
 
 
 def _security(place: Place, seen: Seen) -> list[str]:

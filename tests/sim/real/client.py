@@ -28,7 +28,9 @@ def tls(sni: str, alpn: tuple[str, ...]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols([p for p in alpn if p != "h2"] or ["http/1.1"])
+    spoken = [p for p in alpn if p != "h2"]
+    if spoken:
+        context.set_alpn_protocols(spoken)
     return context
 
 
@@ -45,6 +47,8 @@ async def http(
     try:
         async with asyncio.timeout(_LIMIT):
             return await _answer(reader, request.method, port)
+    except asyncio.IncompleteReadError as error:
+        return Answer(0, (), error.partial, port)
     except (*_BROKEN, TimeoutError):
         return Answer(0, (), b"", port)
 

@@ -27,7 +27,7 @@ from meltemi.proxy.envoy import envoy_argv, envoy_path
 from meltemi.proxy.messages import Codec
 from meltemi.proxy.sds import SdsServer
 from meltemi.proxy.spec import CERTIFICATE, ROOTS, ProxySpec
-from meltemi.simulate.request import Speaks
+from meltemi.simulate.request import Request, Speaks
 from meltemi.simulate.trace import Trace
 from meltemi.simulate.world import Raw
 
@@ -143,6 +143,8 @@ class Lab:
         except (OSError, EOFError):
             return Answer(0, (), b"", port)
         try:
+            if request is None and connection.alpn:
+                request = Request(connection.sni)
             if request is None:
                 return await client.exchange(reader, writer, port)
             return await client.http(reader, writer, request, port)
@@ -289,7 +291,7 @@ def _seen(answer: Answer, log: dict[str, Any], copies: dict[str, list[str]]) -> 
     app: dict[str, Any] = {}
     if answer.header("x-from-app") or (answer.status == 0 and answer.body.startswith(b"{")):
         app = json.loads(answer.body)
-    addresses = list(copies.get(log.get("id") or "", ()))
+    addresses = list(copies.get(log["id"], ())) if log.get("id") else []
     if app.get("address") in addresses:
         addresses.remove(app["address"])
     return Seen(answer, log, app, tuple(addresses))

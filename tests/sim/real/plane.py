@@ -29,6 +29,10 @@ _LOG_FIELDS = {
 }
 
 
+_LIMIT = 20.0
+"""Seconds for an Envoy to take a configuration."""
+
+
 class _Event(msgspec.Struct, frozen=True):
     key: ObjectKey
     raw: bytes | None
@@ -85,7 +89,11 @@ class Plane:
         self.engine.deliver([e for e in (*gone, *new) if e.key.kind in known])
         self._become(roles)
         await self.engine.propagate()
-        await self.status.settled(self._revision)
+        try:
+            async with asyncio.timeout(_LIMIT):
+                await self.status.settled(self._revision)
+        except TimeoutError as error:
+            raise AssertionError(f"not acknowledged: {self.status.proxies()}") from error
         refused = {
             f"{rejection.name}: {rejection.message}"
             for found in self.status.rejections().values()

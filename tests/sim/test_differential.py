@@ -1,0 +1,53 @@
+"""Random rules and requests: the simulator against real Envoys, thousands of pairs.
+
+A failure prints the objects and the request, shrunk. More of it: `python -m bench differential`.
+"""
+
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, Phase, given, settings
+
+from meltemi.protos import load
+from meltemi.proxy.envoy import envoy_path
+
+from .random_mesh import RandomMesh, meshes
+from .real.differential import IDENTITIES, compare
+from .real.lab import Lab
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+MESHES, QUESTIONS, LEAST = 40, 60, 2000
+COUNTED: Counter[str] = Counter()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+    protos = load(envoy_path(), tmp_path_factory.mktemp("descriptors"))
+    async with Lab(tmp_path_factory.mktemp("lab"), protos, IDENTITIES) as made:
+        yield made
+
+
+@settings(
+    max_examples=MESHES,
+    deadline=None,
+    print_blob=True,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+@given(mesh=meshes(QUESTIONS))
+async def test_simulator_and_envoy_never_disagree(mesh: RandomMesh, lab: Lab) -> None:
+    found = await compare(mesh, lab, COUNTED)
+    assert not found, found
+
+
+async def test_enough_was_compared(lab: Lab) -> None:
+    print(dict(COUNTED))
+    assert COUNTED["pairs"] >= LEAST
+    assert COUNTED["forwarded"] > COUNTED["pairs"] / 4
