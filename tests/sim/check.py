@@ -54,6 +54,9 @@ def _to(world: World, trace: Trace, wanted: Any) -> Any:
 
 def status_of(trace: Trace) -> int:
     """The status a client sees when no fault happens and no application fails."""
+    certain = [f for f in trace.faults if f.share >= 1]
+    if certain:
+        return certain[0].response.status
     if trace.response is not None:
         return trace.response.status
     failures = [b.failure for b in trace.branches]
@@ -64,16 +67,15 @@ def status_of(trace: Trace) -> int:
     places = [p for b in trace.branches for p in b.places]
     if places and all(p.arrival is not None and p.arrival.refused for p in places):
         return 503 if trace.proxy else 0
-    certain = [f for f in trace.faults if f.share >= 1]
-    return certain[0].response.status if certain else 200
+    return 200
 
 
 def flags_of(trace: Trace) -> str:
-    if trace.response is not None:
-        return trace.response.flags
     certain = [f for f in trace.faults if f.share >= 1]
     if certain:
         return certain[0].response.flags
+    if trace.response is not None:
+        return trace.response.flags
     return next((b.failure.flags for b in trace.branches if b.failure is not None), "")
 
 

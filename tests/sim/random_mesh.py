@@ -51,10 +51,15 @@ def _some(values: tuple[Any, ...]) -> st.SearchStrategy[Any]:
 
 
 def _optional(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Json]:
-    """Any of the fields, few at a time."""
-    return st.lists(_some(tuple(fields)), max_size=2, unique=True).flatmap(
-        lambda names: st.fixed_dictionaries({name: fields[name] for name in names})
-    )
+    """One or two of the fields, seldom none."""
+    names = tuple(fields)
+    one = [st.fixed_dictionaries({name: fields[name]}) for name in names]
+    two = [
+        st.fixed_dictionaries({first: fields[first], second: fields[second]})
+        for i, first in enumerate(names)
+        for second in names[i + 1 :]
+    ]
+    return st.one_of(*one, st.one_of(*two), st.just({})) if two else st.one_of(*one)
 
 
 def _matcher(values: tuple[str, ...], regexes: tuple[str, ...]) -> st.SearchStrategy[Json]:
@@ -174,7 +179,11 @@ _RULE = st.builds(
         **({"name": name} if name else {}),
         **action,
     },
-    st.lists(_CASELESS, max_size=3),
+    st.one_of(
+        st.lists(_CASELESS, min_size=1, max_size=1),
+        st.lists(_CASELESS, min_size=1, max_size=3),
+        st.just([]),
+    ),
     _ACTION,
     _some(("", "", "named")),
 )

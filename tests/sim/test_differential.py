@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-MESHES, QUESTIONS, LEAST = 40, 60, 2000
+MESHES, QUESTIONS, LEAST = 50, 60, 2000
 COUNTED: Counter[str] = Counter()
 
 

@@ -52,20 +52,22 @@ def _folds(match: ir.Match) -> bool:
 
 
 def _header_refusal(match: NamedMatch, request: Request) -> str:
-    """An inverted match takes an absent header as an empty one; others need it to be there."""
-    value = request.header(match.name)
+    """A header satisfies a match when one of its values does, and an inverted one when none does;
+    inverted matches take an absent header as an empty one, others need it to be there."""
+    values = request.values(match.name)
     label = _label(match.name)
     if isinstance(match.matcher, Present):
-        if (value is None) == match.absent:
+        if bool(values) is not match.absent:
             return ""
         return f"{label} is present" if match.absent else f"{label} is absent"
-    if value is None and not match.absent:
+    if not values and not match.absent:
         return f"{label} is absent"
-    fits = patterns.matches(match.matcher, value or "")
+    fits = any(patterns.matches(match.matcher, value) for value in values or ("",))
     if fits is not match.absent:
         return ""
     wanted = patterns.describe(match.matcher)
-    return f"{label} is {wanted}" if match.absent else f'{label} "{value}" is not {wanted}'
+    said = ", ".join(f'"{value}"' for value in values)
+    return f"{label} is {wanted}" if match.absent else f"{label} {said} is not {wanted}"
 
 
 def _query_refusal(match: NamedMatch, parameters: dict[str, str]) -> str:

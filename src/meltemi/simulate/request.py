@@ -29,7 +29,12 @@ class Request(msgspec.Struct, frozen=True):
     scheme: str = "http"
 
     def header(self, name: str) -> str | None:
-        """All values of a header, joined as Envoy joins them; None: it is absent."""
+        """All values of a header, joined; None: it is absent."""
+        values = self.values(name)
+        return ",".join(values) if values else None
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """The values of a header or pseudo-header, in order."""
         pseudo = {
             ":authority": self.authority,
             "host": self.authority,
@@ -38,9 +43,8 @@ class Request(msgspec.Struct, frozen=True):
             ":scheme": self.scheme,
         }
         if name in pseudo:
-            return pseudo[name]
-        values = [value for key, value in self.headers if key == name]
-        return ",".join(values) if values else None
+            return (pseudo[name],)
+        return tuple(value for key, value in self.headers if key == name)
 
 
 class Connection(msgspec.Struct, frozen=True):

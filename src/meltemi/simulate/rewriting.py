@@ -79,7 +79,7 @@ def location(request: Request, redirect: Redirect, *, forwarded_proto: str) -> s
 
 def https(request: Request) -> str:
     """Where a client is sent that must use TLS."""
-    return f"https://{_host(request.authority, 'https', '', request.scheme)}{request.path}"
+    return f"https://{request.authority}{request.path}"
 
 
 def _host(authority: str, scheme: str, port: str, before: str) -> str:

@@ -125,7 +125,7 @@ class Route(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Fault(msgspec.Struct, frozen=True, rename="camel"):
-    """An answer that some requests get instead."""
+    """An answer that some requests get instead of any other, a preflight's too."""
 
     share: float
     response: Response

@@ -19,8 +19,6 @@ def disagreements(trace: Trace, seen: Seen, served: str = "") -> list[str]:
 
     `served`: the address of the pod with a real sidecar; elsewhere nobody refuses.
     """
-    if trace.response is not None:
-        return _response(trace, trace.response, seen)
     reasons: list[str] = []
     for fault in trace.faults:
         found = _response(trace, fault.response, seen)
@@ -29,6 +27,8 @@ def disagreements(trace: Trace, seen: Seen, served: str = "") -> list[str]:
         reasons += found
         if fault.share >= 1:
             return reasons
+    if trace.response is not None:
+        return _response(trace, trace.response, seen)
     for branch in trace.branches:
         for found in _branch(trace, branch, seen, served):
             if not found:

@@ -63,7 +63,7 @@ def _listener(directory: Path) -> Json:
             _named("filters.listener", name, _camel(name))
             for name in ("original_dst", "tls_inspector", "http_inspector")
         ],
-        "listener_filters_timeout": "0.3s",
+        "listener_filters_timeout": "3s",
         "continue_on_listener_filters_timeout": True,
         "filter_chains": [
             _chain("tls-http", tls | {"application_protocols": http}, _http(directory), secure),

@@ -141,6 +141,7 @@ class Lab:
                 server_hostname=(connection.sni or "") if encrypted else None,
             )
         except (OSError, EOFError):
+            sock.close()
             return Answer(0, (), b"", port)
         try:
             if request is None and connection.alpn:

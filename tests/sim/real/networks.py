@@ -5,6 +5,7 @@ made on a network's thread live in that network.
 """
 
 import concurrent.futures
+import itertools
 import os
 import socket
 import subprocess
@@ -58,6 +59,8 @@ class Network:
         self.do(syscalls.unshare, syscalls.CLONE_NEWNET)
         self.path = self.do(lambda: f"/proc/{os.getpid()}/task/{_thread_id()}/ns/net")
         self.run("ip", "link", "set", "lo", "up")
+        self.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=61000 65000")
+        self._ports = itertools.cycle(range(20000, 61000))
 
     def do(self, work: Callable[..., T], *args: object) -> T:
         """Call something inside the network."""
@@ -76,11 +79,15 @@ class Network:
         )
 
     def socket(self, *, marked: bool = False) -> socket.socket:
-        """A TCP socket inside the network; a marked one is not captured."""
+        """A TCP socket inside the network; a marked one is not captured. No port is used twice
+        soon, so that late lines of access logs are not taken for another connection's."""
+        port = next(self._ports)
 
         def make() -> socket.socket:
             made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             made.setblocking(False)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(("", port))
             if marked:
                 made.setsockopt(socket.SOL_SOCKET, _SO_MARK, MARK)
             return made

@@ -46,7 +46,7 @@ class Plane:
         layout = msgspec.json.encode(_LOG_FIELDS).decode()
         settings = MeshSettings(
             access_log=AccessLog(access_log, layout, is_json=True),
-            detection_timeout=0.2,
+            detection_timeout=3.0,
             allow_any=allow_any,
         )
         self.cache = Cache()
