@@ -1,10 +1,13 @@
 """From a case's short `given` to the objects of a mesh: see README.md for the format."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.certificates import Authority, Signed, tls_secret
 
 HERE = Path(__file__).parent
 Json = dict[str, Any]
@@ -21,7 +24,7 @@ class Given:
 
     def add(self, given: Mapping[str, Any]) -> None:
         """Take one `given` block; what it names again replaces what stood before."""
-        known = {"include", "pods", "services", "objects"}
+        known = {"include", "pods", "services", "secrets", "objects"}
         if given.keys() - known:
             raise ValueError(f"given: {sorted(given.keys() - known)} are not among {sorted(known)}")
         for name in given.get("include", ()):
@@ -30,6 +33,10 @@ class Given:
             self._pods[_place(name)] = pod or {}
         for name, service in (given.get("services") or {}).items():
             self._services[_place(name)] = service or {}
+        for name, hosts in (given.get("secrets") or {}).items():
+            secret, namespace = _place(name)
+            text = tls_secret(secret, _signed(tuple(hosts)), namespace=namespace)
+            self._objects.append(yaml.safe_load(text))
         objects = given.get("objects") or ()
         if isinstance(objects, str):
             objects = [found for found in yaml.safe_load_all(objects) if found]
@@ -101,6 +108,11 @@ class Given:
             and selector.items() <= pod["metadata"]["labels"].items()
         ]
         return [body, *_slices(name, namespace, ports, chosen)]
+
+
+@cache
+def _signed(hosts: tuple[str, ...]) -> Signed:
+    return Authority().sign(*hosts)
 
 
 def _place(name: str) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Envoy names that the outside relies on (mesh-semantics 1.9), made and parsed in one place."""
 
+import re
 from typing import NamedTuple
 
 VIRTUAL_OUTBOUND = "virtualOutbound"
@@ -24,6 +25,12 @@ MESH_TCP = "istio"
 
 AUTHORITY_SUFFIX = "-cacert"
 _SECRET = "kubernetes://"
+
+
+def cluster_of_sni(sni: str) -> str:
+    """The cluster that a server name leads to at an east-west gateway; empty: none."""
+    found = re.match(SNI_CLUSTER, sni)
+    return found.group(1) if found else ""
 
 
 class Cluster(NamedTuple):

@@ -104,7 +104,8 @@ class _Walk:
         """A TCP chain: bytes to one of its clusters, or to the one that the SNI names."""
         clusters: Sequence[ir.WeightedCluster] = tcp.forward.clusters if tcp.forward else ()
         if not clusters and self._connection.sni:
-            clusters = (ir.WeightedCluster(self._connection.sni, 100),)
+            named = names.cluster_of_sni(self._connection.sni) or names.BLACK_HOLE
+            clusters = (ir.WeightedCluster(named, 100),)
         alpn = (names.MESH_TCP,) if tcp.marks else ()
         branches = self._branches(clusters, lambda _: None, alpn)
         trace = msgspec.structs.replace(trace, branches=branches)

@@ -84,7 +84,8 @@ class World:
 
 
 def node_of(workload: Workload, domain: str) -> NodeInfo:
-    """What the proxy of a workload would say of itself."""
+    """What the proxy of a workload would say of itself; a gateway is taken to be one that may
+    read the Secrets of its namespace."""
     kind = "router" if workload.is_gateway else "sidecar"
     space, name = workload.key
     suffix = f"{space}.svc.{domain}"
@@ -96,6 +97,7 @@ def node_of(workload: Workload, domain: str) -> NodeInfo:
         name=name,
         domain=suffix,
         labels=workload.labels,
+        reads_secrets=workload.is_gateway,
     )
 
 
