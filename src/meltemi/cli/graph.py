@@ -1,16 +1,13 @@
 """graph: the live traffic graph in a terminal."""
 
-import sys
 from typing import Annotated
 from urllib.parse import urlencode
 
 import typer
 
 from meltemi.cli.mesh import DataOption, ask, running_home
-from meltemi.cli.output import Format, print_data
+from meltemi.cli.output import Format, print_data, print_table
 from meltemi.cli.proxies import FormatOption
-
-_PIPE_WIDTH = 240
 
 
 def graph(
@@ -31,11 +28,8 @@ def graph(
         print_data(answer, output)
         return
     import msgspec
-    from rich.console import Console
 
-    from meltemi.console.text import render
+    from meltemi.console.text import HEADER, rows
     from meltemi.console.types import Graph
 
-    # Into a pipe lines go as they are: there is no width they had to fit.
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    Console(width=width).print(render(msgspec.convert(answer, Graph)))
+    print_table(HEADER, rows(msgspec.convert(answer, Graph)))

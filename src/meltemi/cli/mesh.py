@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,31 +34,33 @@ def running_home(data: Path | None) -> Home:
 
 
 def ask(home: Home, path: str, *, timeout: float = 30.0) -> Any:
-    """GET a JSON answer from the control plane over its socket."""
-    import asyncio
-
-    return asyncio.run(_ask(home, path, timeout))
-
-
-async def _ask(home: Home, path: str, timeout: float) -> Any:
-    import aiohttp
-
-    connector = aiohttp.UnixConnector(str(home.control_socket))
-    limit = aiohttp.ClientTimeout(total=timeout)
-    async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
-        try:
-            async with session.get(f"http://control-plane{path}") as reply:
-                body = await reply.read()
-        except (aiohttp.ClientError, FileNotFoundError) as error:
-            fail(
-                f"the control plane does not answer ({error}): see {home.log_file('control-plane')}"
-            )
-        except TimeoutError:
-            fail(f"the control plane did not answer within {timeout:g} s")
+    """GET a JSON answer from the control plane over its socket; ends the command on an error."""
+    try:
+        status, body = _get(str(home.control_socket), path, timeout)
+    except TimeoutError:
+        fail(f"the control plane did not answer within {timeout:g} s")
+    except OSError as error:
+        fail(f"the control plane does not answer ({error}): see {home.log_file('control-plane')}")
     answer = json.loads(body) if body else {}
-    if reply.status >= 400:
-        fail(answer.get("message", f"the control plane answered {reply.status}"))
+    if status >= 400:
+        fail(answer.get("message", f"the control plane answered {status}"))
     return answer
+
+
+def _get(address: str, path: str, timeout: float) -> tuple[int, bytes]:
+    """One HTTP/1.0 exchange: an HTTP library would take longer to load than all the rest."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(timeout)
+        sock.connect(address)
+        sock.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        parts = []
+        while part := sock.recv(1 << 16):
+            parts.append(part)
+    head, _, body = b"".join(parts).partition(b"\r\n\r\n")
+    words = head.split(None, 2)
+    if len(words) < 2:
+        raise OSError("it closed the connection")
+    return int(words[1]), body
 
 
 def kubeconfig(data: DataOption = None) -> None:

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import yaml
-
 
 class Format(enum.StrEnum):
     TABLE = "table"
@@ -21,6 +19,8 @@ def print_data(data: Any, form: Format) -> None:
         json.dump(data, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
+        import yaml
+
         yaml.safe_dump(data, sys.stdout, sort_keys=False)
 
 

@@ -52,8 +52,8 @@ def proxy_config(
     Example: meltemi proxy-config cluster productpage-v1-abc.default
     """
     name, _, namespace = pod.partition(".")
-    place = f"{quote(namespace or 'default')}/{quote(name)}"
-    dump = _ask_envoy(running_home(data), place, "/config_dump?include_eds")
+    home = running_home(data)
+    dump = _ask_envoy(home, name, namespace or "default", "/config_dump?include_eds")
     chosen = dump if section is Section.ALL else _section(dump, section)
     if output is Format.TABLE and section not in (Section.ALL, Section.BOOTSTRAP):
         header, rows = _TABLES[section](chosen)
@@ -64,16 +64,16 @@ def proxy_config(
         print_data(chosen, Format.JSON)
 
 
-def _ask_envoy(home: Home, place: str, path: str) -> Any:
+def _ask_envoy(home: Home, pod: str, namespace: str, path: str) -> Any:
     """GET from a pod's Envoy, over the node: its admin port listens on the pod's loopback."""
     import asyncio
 
-    async def get() -> bytes:
-        import aiohttp
+    import aiohttp
 
+    async def get() -> bytes:
         connector = aiohttp.UnixConnector(str(home.node_socket))
         async with aiohttp.ClientSession(connector=connector) as session:
-            url = f"http://node/portforward/{place}/15000"
+            url = f"http://node/portforward/{quote(namespace)}/{quote(pod)}/15000"
             async with session.ws_connect(url, max_msg_size=0) as ws:
                 head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
                 await ws.send_bytes(head.encode())
@@ -81,9 +81,16 @@ def _ask_envoy(home: Home, place: str, path: str) -> Any:
 
     try:
         reply = asyncio.run(get())
-    except Exception as error:
-        fail(f"pod {place.replace('/', '.')}: its Envoy does not answer: {error}")
+    except aiohttp.WSServerHandshakeError:
+        fail(
+            f"no pod {pod} runs in namespace {namespace}: "
+            f"`kubectl get pods -n {namespace}` lists them; write POD.NAMESPACE for another one"
+        )
+    except (aiohttp.ClientError, OSError) as error:
+        fail(f"the node does not answer ({error}): see {home.log_file('node')}")
     head, _, body = reply.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        fail(f"pod {pod}.{namespace} has no sidecar that answers on its port 15000")
     if b"transfer-encoding: chunked" in head.lower():
         body = _dechunked(body)
     return json.loads(body)
@@ -145,13 +152,19 @@ def _clusters(items: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     return header, sorted(rows)
 
 
+def _place(address: dict[str, Any]) -> str:
+    """An address as people write it."""
+    if "pipe" in address:
+        return f"unix://{address['pipe'].get('path', '')}"
+    sock = address.get("socket_address", {})
+    return f"{sock.get('address', '-')}:{sock.get('port_value', '-')}"
+
+
 def _listeners(items: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for item in items:
-        address = item.get("address", {}).get("socket_address", {})
-        chains = item.get("filter_chains", [])
-        where = f"{address.get('address', '-')}:{address.get('port_value', '-')}"
-        rows.append([item.get("name", "-"), where, str(len(chains))])
+        chains = len(item.get("filter_chains", [])) + ("default_filter_chain" in item)
+        rows.append([item.get("name", "-"), _place(item.get("address", {})), str(chains)])
     return ["NAME", "ADDRESS", "CHAINS"], sorted(rows)
 
 
@@ -175,8 +188,7 @@ def _endpoints(items: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]
     for item in items:
         for locality in item.get("endpoints", []):
             for entry in locality.get("lb_endpoints", []):
-                address = entry.get("endpoint", {}).get("address", {}).get("socket_address", {})
-                where = f"{address.get('address', '-')}:{address.get('port_value', '-')}"
+                where = _place(entry.get("endpoint", {}).get("address", {}))
                 rows.append(
                     [where, entry.get("health_status", "HEALTHY"), item.get("cluster_name", "-")]
                 )

@@ -1,13 +1,11 @@
 """up and down: the whole mesh on this machine."""
 
-import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,7 +13,6 @@ from meltemi.cli.mesh import DataOption, home_of
 from meltemi.cli.output import fail
 from meltemi.local.home import Home, Ports
 
-_START_LIMIT = 60.0
 _STOP_LIMIT = 40.0
 
 
@@ -42,6 +39,7 @@ def up(
 
     Example: meltemi up --demo bookinfo
     """
+    from meltemi.cli.bring_up import DidNotStart, bring_up, supervise
     from meltemi.local.ports import PortBusy, open_port, port_of
     from meltemi.local.sandbox import SandboxError, check_machine
 
@@ -66,85 +64,20 @@ def up(
     ports = Ports(*(port_of(s) for s in sockets))
     home.write_ports(ports)
     options = ["--images", str(images.absolute())] if images else []
-    process = _supervise(home, [s.fileno() for s in sockets], options, cert_lifetime)
+    process = supervise(home, [s.fileno() for s in sockets], options, cert_lifetime)
     for sock in sockets:
         sock.close()
     try:
-        asyncio.run(_bring_up(home, process, demo))
-    except (KeyboardInterrupt, TimeoutError, RuntimeError) as error:
+        bring_up(home, process, demo)
+    except KeyboardInterrupt:
         _stop(home)
-        fail(str(error) or "interrupted")
+        fail("interrupted: the mesh is down", 130)
+    except DidNotStart as error:
+        _stop(home)
+        fail(str(error))
     _greet(home, ports, demo, time.monotonic() - started)
     if not detach:
-        _stay(home, process)
-
-
-def _supervise(
-    home: Home, fds: list[int], options: list[str], lifetime: float
-) -> subprocess.Popen[bytes]:
-    with home.log_file("supervisor").open("ab") as log:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "meltemi.local.supervise",
-                "--data",
-                str(home.root),
-                "--fds",
-                ",".join(map(str, fds)),
-                "--cert-lifetime",
-                str(lifetime),
-                *options,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=fds,
-            start_new_session=True,
-        )
-
-
-async def _bring_up(home: Home, process: subprocess.Popen[bytes], demo: str | None) -> None:
-    """Wait for the components, deploy what the mesh itself needs and the demo, wait for traffic."""
-    from meltemi.local import demo as manifests
-
-    async with asyncio.timeout(_START_LIMIT):
-        await _until(home, process, home.kubeconfig.exists)
-        await _until_ready(home, process)
-        async with manifests.deployer(home.kubeconfig) as deployer:
-            await deployer.deploy("gateway/ingressgateway.yaml")
-            if demo:
-                await deployer.deploy_demo(demo)
-            await deployer.gateway_answers(home.ports())
-
-
-async def _until(home: Home, process: subprocess.Popen[bytes], condition: Any) -> None:
-    while not condition():
-        if process.poll() is not None:
-            raise RuntimeError(_last_words(home))
-        await asyncio.sleep(0.02)
-
-
-async def _until_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
-    import aiohttp
-
-    connector = aiohttp.UnixConnector(str(home.control_socket))
-    async with aiohttp.ClientSession(connector=connector) as session:
-        while True:
-            await _until(home, process, home.control_socket.exists)
-            try:
-                async with session.get("http://control-plane/ready") as reply:
-                    if reply.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.02)
-
-
-def _last_words(home: Home) -> str:
-    """The supervisor's final line: it ends with one clear sentence when it cannot start."""
-    lines = home.log_file("supervisor").read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"the mesh did not start: see {home.logs}"
+        _stay(home, process.wait)
 
 
 def _greet(home: Home, ports: Ports, demo: str | None, seconds: float) -> None:
@@ -155,16 +88,16 @@ def _greet(home: Home, ports: Ports, demo: str | None, seconds: float) -> None:
     typer.echo(f"  kubectl    export KUBECONFIG={home.kubeconfig}")
 
 
-def _stay(home: Home, process: subprocess.Popen[bytes]) -> None:
+def _stay(home: Home, wait: Callable[[], int]) -> None:
     """In the foreground: Ctrl-C takes the mesh down."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = process.wait()
+        code = wait()
     except KeyboardInterrupt:
         typer.echo("Taking the mesh down.")
         _stop(home)
     else:
-        fail(f"the mesh ended with code {code}: {_last_words(home)}")
+        fail(f"the mesh ended with code {code}: see {home.log_file('supervisor')}")
 
 
 def down(data: DataOption = None) -> None:

@@ -1,4 +1,7 @@
-"""Serves the single-page app: compressed once, its hashed files for ever, the page always fresh."""
+"""Serves the single-page app: its hashed files for ever, the page always fresh, all compressed.
+
+The build leaves a Brotli form beside scripts and styles; gzip is made once, when first asked for.
+"""
 
 import asyncio
 import gzip
@@ -31,8 +34,8 @@ class _File(msgspec.Struct, frozen=True):
     path: Path
     content_type: str
     changed: int
-    packed: bytes | None
-    """The body, gzipped; None for what does not shrink."""
+    packed: Mapping[str, bytes]
+    """The body by content encoding, the smallest first; nothing for what does not shrink."""
 
 
 class StaticFiles:
@@ -75,13 +78,20 @@ class StaticFiles:
         if found is None or found.changed != path.stat().st_mtime_ns:
             found = self._files[path] = await asyncio.to_thread(_read, path)
         headers = {**headers, "Vary": "Accept-Encoding", "Content-Type": found.content_type}
-        if found.packed is None or "gzip" not in request.headers.get("Accept-Encoding", ""):
+        taken = {part.partition(";")[0].strip() for part in _list(request, "Accept-Encoding")}
+        encoding = next((name for name in found.packed if name in taken), None)
+        if encoding is None:
             return web.FileResponse(path, headers=headers)
-        tag = f'"{found.changed:x}"'
+        tag = f'"{found.changed:x}-{encoding}"'
         headers["ETag"] = tag
         if request.headers.get("If-None-Match") == tag:
             return web.Response(status=304, headers=headers)
-        return web.Response(body=found.packed, headers=headers | {"Content-Encoding": "gzip"})
+        headers["Content-Encoding"] = encoding
+        return web.Response(body=found.packed[encoding], headers=headers)
+
+
+def _list(request: web.Request, header: str) -> list[str]:
+    return request.headers.get(header, "").lower().split(",")
 
 
 def _read(path: Path) -> _File:
@@ -89,5 +99,9 @@ def _read(path: Path) -> _File:
     content_type = _TYPES.get(path.suffix)
     if content_type is None:
         other = _PACKED_TYPES.get(path.suffix, "application/octet-stream")
-        return _File(path, other, changed, None)
-    return _File(path, content_type, changed, gzip.compress(path.read_bytes(), 6, mtime=0))
+        return _File(path, other, changed, {})
+    packed = {"gzip": gzip.compress(path.read_bytes(), 6, mtime=0)}
+    brotli = path.with_name(f"{path.name}.br")
+    if brotli.is_file():
+        packed = {"br": brotli.read_bytes(), **packed}
+    return _File(path, content_type, changed, packed)

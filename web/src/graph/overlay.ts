@@ -1,6 +1,9 @@
 import type { Core, EdgeSingular, Position } from "cytoscape";
 import type { Palette } from "./style";
 
+/** Traffic passes beneath the label in the middle of an edge. */
+const UNDER_LABEL = 0.13;
+
 /** Draws what Cytoscape has no shape for: locks on edges in mutual TLS, and moving traffic. */
 export class Overlay {
   private frame = 0;
@@ -96,6 +99,7 @@ export class Overlay {
     const failing = (edge.data("errors") as number) > 0.01;
     context.fillStyle = failing ? colors.failure : colors.accent;
     for (const step of [phase, (phase + 0.5) % 1]) {
+      if (Math.abs(step - 0.5) < UNDER_LABEL) continue;
       const at = along(edge, step);
       context.beginPath();
       if (failing) context.rect(at.x - 2.5, at.y - 2.5, 5, 5);

@@ -9,6 +9,9 @@ import { palette, stylesheet } from "./style";
 
 const PADDING = 48;
 const CLOSEST = 1.35;
+/** Below this zoom letters shrink no further, up to a fifth larger. */
+const LEGIBLE = 0.9;
+const MOST_GROWTH = 1.2;
 
 /** The canvas and what is on it. New numbers change labels and colours; nothing moves. */
 export class Stage {
@@ -18,6 +21,7 @@ export class Stage {
   private structure = "";
   private wanted = "";
   private turn = 0;
+  private grow = 1;
 
   constructor(place: HTMLElement, canvas: HTMLCanvasElement, onSelect: (id: string) => void) {
     const colors = palette();
@@ -35,7 +39,16 @@ export class Stage {
     this.cy.on("tap", (event) => {
       onSelect(event.target === this.cy ? "" : (event.target as { id(): string }).id());
     });
+    this.cy.on("zoom", this.keepLegible);
   }
+
+  private readonly keepLegible = (): void => {
+    const wanted = Math.min(MOST_GROWTH, Math.max(1, LEGIBLE / this.cy.zoom()));
+    const grow = Math.round(wanted * 10) / 10;
+    if (grow === this.grow) return;
+    this.grow = grow;
+    this.cy.style(stylesheet(palette(), grow));
+  };
 
   /** Show a graph; places are computed only when its structure is new. */
   async show(graph: Graph, label: EdgeLabel): Promise<void> {
@@ -87,7 +100,7 @@ export class Stage {
 
   recolor(): void {
     const colors = palette();
-    this.cy.style(stylesheet(colors));
+    this.cy.style(stylesheet(colors, this.grow));
     this.overlay.recolor(colors);
   }
 

@@ -38,7 +38,9 @@ export function palette(): Palette {
   ) as unknown as Palette;
 }
 
-export function stylesheet(colors: Palette): StylesheetJson {
+/** `grow`: how much larger letters are than their share of the zoom, so that they stay legible. */
+export function stylesheet(colors: Palette, grow = 1): StylesheetJson {
+  const letters = (size: number) => Math.round(size * grow);
   const status = (name: string, color: string, shape: string): StylesheetJson => [
     { selector: `node[health = "${name}"][kind != "box"]`, style: { "border-color": color } },
     {
@@ -60,7 +62,7 @@ export function stylesheet(colors: Palette): StylesheetJson {
         label: "data(label)",
         color: colors.text,
         "font-family": colors.font,
-        "font-size": 15,
+        "font-size": letters(15),
         "text-valign": "bottom",
         "text-margin-y": 5,
         "text-wrap": "wrap",
@@ -90,13 +92,13 @@ export function stylesheet(colors: Palette): StylesheetJson {
         "text-valign": "top",
         "text-margin-y": -4,
         "font-weight": 600,
-        "font-size": 15,
+        "font-size": letters(15),
         padding: "16px",
       },
     },
     {
       selector: 'node[box = "namespace"]',
-      style: { "background-opacity": 0.25, "border-style": "dashed", "font-size": 16, padding: "26px" },
+      style: { "background-opacity": 0.25, "border-style": "dashed", "font-size": letters(16), padding: "26px" },
     },
     {
       selector: "edge",
@@ -110,7 +112,7 @@ export function stylesheet(colors: Palette): StylesheetJson {
         label: "data(label)",
         color: colors.text,
         "font-family": colors.font,
-        "font-size": 13,
+        "font-size": letters(13),
         "text-wrap": "wrap",
         "text-background-color": colors.surface,
         "text-background-opacity": 0.9,

@@ -21,7 +21,12 @@ export function Choice({ name, options, chosen, onChange }: ChoiceProps) {
         setOpen(false);
       }}
       toggle={(ref) => (
-        <MenuToggle ref={ref} aria-label={name} isExpanded={open} onClick={() => setOpen(!open)}>
+        <MenuToggle
+          ref={ref}
+          aria-label={`${name}: ${options[chosen] ?? chosen}`}
+          isExpanded={open}
+          onClick={() => setOpen(!open)}
+        >
           {options[chosen] ?? chosen}
         </MenuToggle>
       )}
@@ -50,6 +55,7 @@ export function Choices({ name, all, options, chosen, onChange }: ChoicesProps) 
   const [open, setOpen] = useState(false);
   const toggle = (value: string) =>
     chosen.includes(value) ? chosen.filter((c) => c !== value) : [...chosen, value].sort();
+  const text = chosen.length === 0 ? all : chosen.length === 1 ? chosen[0] : name;
   return (
     <Select
       role="menu"
@@ -60,12 +66,12 @@ export function Choices({ name, all, options, chosen, onChange }: ChoicesProps) 
       toggle={(ref) => (
         <MenuToggle
           ref={ref}
-          aria-label={name}
+          aria-label={chosen.length > 1 ? `${name} ${chosen.length}` : `${name}: ${text}`}
           isExpanded={open}
           onClick={() => setOpen(!open)}
           badge={chosen.length > 1 ? <Badge isRead>{chosen.length}</Badge> : undefined}
         >
-          {chosen.length === 0 ? all : chosen.length === 1 ? chosen[0] : name}
+          {text}
         </MenuToggle>
       )}
     >

@@ -37,6 +37,7 @@ export function GraphPage() {
   );
   return (
     <div className="graph-page">
+      <h1 className="pf-v6-screen-reader">Traffic graph</h1>
       <GraphToolbar view={view} onChange={change} at={data?.at} live={live && error === null} />
       <div className="graph-body">
         {isPending ? (
@@ -59,6 +60,7 @@ interface ShownProps {
 
 function Shown({ graph, view, onChange }: ShownProps) {
   const select = useCallback((selected: string) => onChange({ selected }), [onChange]);
+  const animate = useCallback((animation: boolean) => onChange({ animation }), [onChange]);
   if (graph.nodes.length === 0) return <Quiet view={view} onChange={onChange} />;
   return (
     <>
@@ -66,7 +68,7 @@ function Shown({ graph, view, onChange }: ShownProps) {
         <GraphTable graph={graph} find={view.find} selected={view.selected} onSelect={select} />
       ) : (
         <Suspense fallback={<Loading />}>
-          <GraphStage graph={graph} view={view} onSelect={select} />
+          <GraphStage graph={graph} view={view} onSelect={select} onAnimate={animate} />
         </Suspense>
       )}
       <SidePanel graph={graph} selected={view.selected} onSelect={select} />

@@ -1,5 +1,7 @@
 import { Button, Tooltip } from "@patternfly/react-core";
 import ExpandArrowsAltIcon from "@patternfly/react-icons/dist/esm/icons/expand-arrows-alt-icon";
+import PauseIcon from "@patternfly/react-icons/dist/esm/icons/pause-icon";
+import PlayIcon from "@patternfly/react-icons/dist/esm/icons/play-icon";
 import SearchMinusIcon from "@patternfly/react-icons/dist/esm/icons/search-minus-icon";
 import SearchPlusIcon from "@patternfly/react-icons/dist/esm/icons/search-plus-icon";
 import { useEffect, useRef, useState, type ReactNode } from "react";
@@ -13,9 +15,10 @@ interface Props {
   graph: Graph;
   view: View;
   onSelect: (id: string) => void;
+  onAnimate: (on: boolean) => void;
 }
 
-export default function GraphStage({ graph, view, onSelect }: Props) {
+export default function GraphStage({ graph, view, onSelect, onAnimate }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const stage = useRef<Stage | null>(null);
@@ -59,6 +62,15 @@ export default function GraphStage({ graph, view, onSelect }: Props) {
           onClick={() => setLegend(!legend)}
         >
           Legend
+        </Button>
+        <Button
+          variant="control"
+          size="sm"
+          aria-pressed={view.animation}
+          icon={view.animation ? <PauseIcon /> : <PlayIcon />}
+          onClick={() => onAnimate(!view.animation)}
+        >
+          Animation
         </Button>
       </div>
     </div>

@@ -1,7 +1,6 @@
 import {
   Label,
   SearchInput,
-  Switch,
   ToggleGroup,
   ToggleGroupItem,
   Toolbar,
@@ -76,14 +75,6 @@ export function GraphToolbar({ view, onChange, at, live }: Props) {
             onClear={() => onChange({ find: "" })}
           />
         </ToolbarItem>
-        <ToolbarItem alignSelf="center">
-          <Switch
-            id="animation"
-            label="Animation"
-            isChecked={view.animation}
-            onChange={(_event, animation) => onChange({ animation })}
-          />
-        </ToolbarItem>
         <ToolbarGroup align={{ default: "alignEnd" }}>
           <ToolbarItem alignSelf="center">
             <Age at={at} live={live} />
@@ -126,8 +117,8 @@ function Age({ at, live }: { at: string | undefined; live: boolean }) {
   const seconds = Math.max(0, Math.round((now - Date.parse(at)) / 1_000));
   const old = seconds > 15;
   return (
-    <Label color={old ? "orange" : live ? "green" : "grey"} isCompact>
-      {old || !live ? `${seconds} s old` : "Live"}
+    <Label className="age" color={old ? "orange" : live ? "green" : "grey"} isCompact>
+      {live && !old ? `Live, ${seconds} s ago` : `${seconds} s old`}
     </Label>
   );
 }
