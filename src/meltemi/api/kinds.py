@@ -9,6 +9,7 @@ from meltemi.api import (
     envoy_filter,
     ingress,
     networking,
+    proxy_config,
     security,
     service_entry,
     sidecar,
@@ -263,7 +264,13 @@ def _mesh() -> tuple[Kind, ...]:
             "envoyfilters",
             struct=envoy_filter.EnvoyFilter,
         ),
-        _istio("networking", ("v1beta1",), "ProxyConfig", "proxyconfigs"),
+        _istio(
+            "networking",
+            ("v1beta1",),
+            "ProxyConfig",
+            "proxyconfigs",
+            struct=proxy_config.ProxyConfig,
+        ),
         _istio(
             *sec,
             "PeerAuthentication",

@@ -21,6 +21,7 @@ from meltemi.app.access import ProxyAccess
 from meltemi.app.control import Control
 from meltemi.app.engine import Engine
 from meltemi.app.ingress_status import IngressStatus
+from meltemi.app.injection import Injection
 from meltemi.app.insight import Insight
 from meltemi.app.options import Options
 from meltemi.app.registration import Endpoint, Registration
@@ -97,7 +98,7 @@ class ControlPlane:
             root_namespace=options.root_namespace,
             cluster=options.cluster,
         )
-        protos = load(envoy_path(), options.cache_dir)
+        protos = self._protos = load(envoy_path(), options.cache_dir)
         self.engine = Engine(protos, domain, settings, self._cache.apply)
         self._access = ProxyAccess(
             client,
@@ -215,7 +216,8 @@ class ControlPlane:
             domain=options.domain,
             trust_domain=options.trust_domain,
         )
-        app = webhook_application(lambda: config, self._namespace_labels)
+        injection = Injection(self.engine, self._protos, config)
+        app = webhook_application(injection.config, self._namespace_labels)
         context = self._identity.context(verify_clients=False, alpn=("http/1.1",))
         await self._site(app, (options.host, options.webhook_port), context)
 

@@ -10,7 +10,7 @@ from meltemi.compile import ir
 from meltemi.compile.assemble import Assembler
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.patch.overlay import Overlay
-from meltemi.compile.patch.select import PatchSet, filter_from_object, selected
+from meltemi.compile.patch.select import Filter, PatchSet, filter_from_object, selected
 from meltemi.compile.proxy_plan import Planning, planning
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.seal import Beyond, HostPieces, Resources, Sealer
@@ -47,6 +47,7 @@ class Compiled:
         sealed: Sealed,
         assembler: Assembler,
         overlay: Overlay,
+        filters: View[ObjectKey, Filter],
         patches: View[str, PatchSet],
     ) -> None:
         self.plans = plans
@@ -54,6 +55,8 @@ class Compiled:
         self.outbound = plans.outbound
         self.sealed = sealed
         self._assembler = assembler
+        self.filters = filters
+        """EnvoyFilters, parsed."""
         self._overlay = overlay
         self._patches = patches
 
@@ -149,14 +152,14 @@ def compile_views(
         route_variants=route_variants,
     )
     assembler = Assembler(kit, planned, leaving, passing, sealed)
-    patches = _patches(graph, model, proxies, mesh, protos)
-    return Compiled(plans, sealed, assembler, Overlay(protos), patches)
+    filters, patches = _patches(graph, model, proxies, mesh, protos)
+    return Compiled(plans, sealed, assembler, Overlay(protos), filters, patches)
 
 
 def _patches(
     graph: Graph, model: Model, proxies: View[str, NodeInfo], mesh: Mesh, protos: Protos
-) -> View[str, PatchSet]:
-    """The patches of each proxy that has any."""
+) -> tuple[View[ObjectKey, Filter], View[str, PatchSet]]:
+    """EnvoyFilters, and the patches of each proxy that has any."""
     filters = graph.derive(
         "envoy filters",
         model.envoy_filters,
@@ -167,4 +170,5 @@ def _patches(
         found = selected(node, fetch.all(filters), mesh.of(fetch).root_namespace)
         return {} if found is None else {key: Outcome(found)}
 
-    return graph.derive("patches of proxy", proxies, chosen, reads=(filters, mesh.fields))
+    patches = graph.derive("patches of proxy", proxies, chosen, reads=(filters, mesh.fields))
+    return filters, patches

@@ -131,6 +131,8 @@ def _env(config: InjectConfig, wanted: Wishes, facts: PodFacts) -> list[JsonObje
         "ISTIO_META_OWNER": facts.owner,
         "ISTIO_META_MESH_ID": config.trust_domain,
     }
+    if config.bootstrap:
+        values["MELTEMI_BOOTSTRAP_PATCHES"] = config.bootstrap
     if facts.probers:
         values["ISTIO_KUBE_APP_PROBERS"] = _json(facts.probers)
     if facts.scrape is not None:

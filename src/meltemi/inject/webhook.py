@@ -4,11 +4,13 @@ import base64
 import json
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import jsonpatch
 import msgspec
 from aiohttp import web
 
+from meltemi.api import names
 from meltemi.api.decode import decode
 from meltemi.api.kinds import KINDS
 from meltemi.api.meta import Json
@@ -23,13 +25,19 @@ NamespaceLabels = Callable[[str], Mapping[str, str]]
 _LARGEST = 8 << 20
 
 
-def application(
-    config: Callable[[], InjectConfig], namespace_labels: NamespaceLabels
-) -> web.Application:
+class ConfigFor(Protocol):
+    """What holds for a pod's proxy, before its own annotations."""
+
+    def __call__(
+        self, namespace: str, labels: Mapping[str, str], *, gateway: bool
+    ) -> InjectConfig: ...
+
+
+def application(config: ConfigFor, namespace_labels: NamespaceLabels) -> web.Application:
     """/inject, /validate and /ready."""
 
     async def on_inject(request: web.Request) -> web.Response:
-        return await _answer(request, lambda r: _inject(r, config(), namespace_labels))
+        return await _answer(request, lambda r: _inject(r, config, namespace_labels))
 
     async def on_validate(request: web.Request) -> web.Response:
         return await _answer(request, _validate)
@@ -59,10 +67,13 @@ async def _answer(request: web.Request, decide: Callable[[JsonObject], JsonObjec
     return web.json_response(body)
 
 
-def _inject(asked: JsonObject, config: InjectConfig, labels: NamespaceLabels) -> JsonObject:
+def _inject(asked: JsonObject, config: ConfigFor, labels: NamespaceLabels) -> JsonObject:
     pod, namespace = asked["object"], asked.get("namespace") or "default"
     try:
-        result = inject(pod, labels(namespace), config, namespace=namespace)
+        meta = pod.get("metadata") or {}
+        templates = str((meta.get("annotations") or {}).get(names.TEMPLATES_ANNOTATION, ""))
+        own = config(namespace, meta.get("labels") or {}, gateway="gateway" in templates)
+        result = inject(pod, labels(namespace), own, namespace=namespace)
     except Refused as error:
         return _refusal(f"the sidecar cannot be injected: {error}")
     if isinstance(result, NotInjected):

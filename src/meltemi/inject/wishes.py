@@ -11,6 +11,7 @@ import msgspec
 
 from meltemi.api import names
 from meltemi.api.meta import Json
+from meltemi.api.proxy_config import merged
 from meltemi.inject.rules import interfaces, networks, ports
 
 JsonObject = dict[str, Json]
@@ -40,6 +41,10 @@ class InjectConfig(msgspec.Struct, frozen=True, kw_only=True):
     token_seconds: int = 43200
     """Lifetime of the token that proves the pod to the authority."""
     drain_seconds: int = 5
+    proxy: Mapping[str, Json] = {}
+    """The proxy's settings as the mesh and ProxyConfig objects have them."""
+    bootstrap: str = ""
+    """Patches to Envoy's bootstrap, a JSON list; empty: none."""
     included_ranges: str = "*"
     """Destinations whose traffic is captured: `*`, or address ranges."""
     excluded_ranges: str = ""
@@ -88,7 +93,8 @@ def wishes(annotations: Mapping[str, str], config: InjectConfig) -> Wishes:
         raise Refused(
             f"annotation {_SIDECAR}interceptionMode: {mode!r} is not supported; leave it out"
         )
-    proxy = {"terminationDrainDuration": f"{config.drain_seconds}s", **said.mapping(_CONFIG)}
+    drain = {"terminationDrainDuration": f"{config.drain_seconds}s"}
+    proxy = merged(merged(drain, config.proxy), said.mapping(_CONFIG))
     holds = proxy.get("holdApplicationUntilProxyStarts", config.holds_application)
     if not isinstance(holds, bool):
         raise Refused(
@@ -104,7 +110,7 @@ def wishes(annotations: Mapping[str, str], config: InjectConfig) -> Wishes:
         rewrites_probes=said.flag(f"{_SIDECAR}rewriteAppHTTPProbers", config.rewrites_probes),
         merges_metrics=said.flag("prometheus.istio.io/merge-metrics", config.merges_metrics),
         capture=_capture(said, config),
-        image=said.get(f"{_SIDECAR}proxyImage", config.image),
+        image=said.get(f"{_SIDECAR}proxyImage", _image(config.image, proxy)),
         log_level=said.get(f"{_SIDECAR}logLevel", "warning"),
         readiness={
             "initialDelaySeconds": said.number(f"{_READINESS}initialDelaySeconds", 0),
@@ -115,6 +121,13 @@ def wishes(annotations: Mapping[str, str], config: InjectConfig) -> Wishes:
         resources=_resources(said),
         config=proxy,
     )
+
+
+def _image(image: str, proxy: Mapping[str, Json]) -> str:
+    """The proxy's image in the type that is asked for: `debug`, `distroless`."""
+    wanted = proxy.get("image")
+    kind = wanted.get("imageType", "") if isinstance(wanted, dict) else ""
+    return image if kind in ("", "default") else f"{image}-{kind}"
 
 
 class _Annotations:

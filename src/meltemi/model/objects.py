@@ -9,6 +9,7 @@ from meltemi.api.envoy_filter import EnvoyFilter
 from meltemi.api.ingress import Ingress, IngressClass
 from meltemi.api.meta import Object
 from meltemi.api.networking import DestinationRule, Gateway, VirtualService
+from meltemi.api.proxy_config import ProxyConfig
 from meltemi.api.security import PeerAuthentication
 from meltemi.api.service_entry import ServiceEntry
 from meltemi.api.sidecar import Sidecar
@@ -54,6 +55,7 @@ class Objects(NamedTuple):
     workload_groups: View[ObjectKey, WorkloadGroup]
     sidecars: View[ObjectKey, Sidecar]
     envoy_filters: View[ObjectKey, EnvoyFilter]
+    proxy_configs: View[ObjectKey, ProxyConfig]
 
 
 KINDS = (
@@ -75,6 +77,7 @@ KINDS = (
     "WorkloadGroup",
     "Sidecar",
     "EnvoyFilter",
+    "ProxyConfig",
 )
 """The kinds the model reads: the control plane keeps an informer for each."""
 
@@ -121,6 +124,7 @@ def objects(graph: Graph, domain: str, root: str = "istio-system") -> Objects:
         workload_groups=discovered("WorkloadGroup"),
         sidecars=discovered("Sidecar", BY_NAMESPACE),
         envoy_filters=discovered("EnvoyFilter"),
+        proxy_configs=discovered("ProxyConfig"),
     )
 
 

@@ -5,6 +5,7 @@ Shape and names are Istio's (`xds-grpc`, `sds-grpc`, `agent`, `prometheus_stats`
 """
 
 import ipaddress
+import json
 
 from meltemi.base.identity import Identity
 from meltemi.proxy.app import App, app_from_spec
@@ -42,7 +43,7 @@ def bootstrap(spec: ProxySpec) -> JsonObject:
     """The configuration as JSON. Raises BadSpec for an environment that cannot work."""
     app = app_from_spec(spec)
     _check_paths(spec, app)
-    return {
+    config: JsonObject = {
         "node": node(spec),
         "admin": {"address": {"pipe": {"path": spec.admin_path, "mode": 0o600}}},
         "dynamic_resources": _dynamic_resources(),
@@ -63,6 +64,38 @@ def bootstrap(spec: ProxySpec) -> JsonObject:
         },
         "overload_manager": _overload_manager(),
     }
+    for patch in _patches(spec):
+        config = _merged(config, patch)
+    return config
+
+
+def _patches(spec: ProxySpec) -> list[JsonObject]:
+    """EnvoyFilters that apply to BOOTSTRAP, as the injector found them."""
+    text = spec.env.get(_PATCHES, "")
+    try:
+        found = json.loads(text) if text else []
+    except ValueError as e:
+        raise BadSpec(f"pod {spec.name}.{spec.namespace}: env {_PATCHES} is not JSON: {e}") from e
+    if not isinstance(found, list) or not all(isinstance(p, dict) for p in found):
+        raise BadSpec(f"pod {spec.name}.{spec.namespace}: env {_PATCHES} is not a list of objects")
+    return found
+
+
+def _merged(base: JsonObject, patch: JsonObject) -> JsonObject:
+    """As protobuf merges: messages field by field, lists one after the other."""
+    found = dict(base)
+    for name, value in patch.items():
+        below = found.get(name)
+        if isinstance(below, dict) and isinstance(value, dict):
+            found[name] = _merged(below, value)
+        elif isinstance(below, list) and isinstance(value, list):
+            found[name] = [*below, *value]
+        else:
+            found[name] = value
+    return found
+
+
+_PATCHES = "MELTEMI_BOOTSTRAP_PATCHES"
 
 
 _RUNTIME: JsonObject = {

@@ -1,18 +1,43 @@
 """The Envoy binary and the command line that starts it."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from meltemi.api.decode import duration
 from meltemi.proxy.errors import BadSpec, EnvoyMissing
 from meltemi.proxy.spec import ProxySpec
 
 _LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 
 
-class _ProxyConfig(msgspec.Struct, frozen=True):
+class ProxySettings(msgspec.Struct, frozen=True, rename="camel"):
+    """What this package reads of PROXY_CONFIG."""
+
     concurrency: int | None = None
+    drain_duration: str = "45s"
+    """How long Envoy goes on with open connections of what was replaced or closed."""
+    termination_drain_duration: str = "5s"
+    """How long a proxy goes on serving after it was told to end."""
+
+
+def settings_of(spec: ProxySpec) -> ProxySettings:
+    """Raises BadSpec."""
+    text = spec.env.get("PROXY_CONFIG", "").strip()
+    try:
+        return msgspec.json.decode(text, type=ProxySettings) if text else ProxySettings()
+    except msgspec.MsgspecError as e:
+        raise BadSpec(f"pod {spec.name}.{spec.namespace}: env PROXY_CONFIG: {e}") from e
+
+
+def seconds(text: str, name: str) -> float:
+    """A duration of PROXY_CONFIG. Raises BadSpec."""
+    try:
+        return duration(text).total_seconds()
+    except ValueError as e:
+        raise BadSpec(f"PROXY_CONFIG: {name}: {e}") from e
 
 
 def envoy_path() -> Path:
@@ -35,6 +60,7 @@ def envoy_argv(binary: Path, spec: ProxySpec) -> Sequence[str]:
             f"pod {spec.name}.{spec.namespace}: annotation sidecar.istio.io/logLevel: "
             f"{level!r} is not one of {', '.join(_LEVELS)}"
         )
+    drain = seconds(settings_of(spec).drain_duration, "drainDuration")
     argv = [
         str(binary),
         *("--config-path", spec.bootstrap_path),
@@ -43,7 +69,7 @@ def envoy_argv(binary: Path, spec: ProxySpec) -> Sequence[str]:
         "--skip-deprecated-logs",
         *("--log-level", level),
         *("--log-format", "%Y-%m-%dT%T.%fZ %l envoy %n %v"),
-        *("--drain-time-s", "45"),
+        *("--drain-time-s", str(max(1, round(drain)))),
         *("--drain-strategy", "immediate"),
     ]
     components = spec.annotations.get("sidecar.istio.io/componentLogLevel", "")
@@ -53,12 +79,8 @@ def envoy_argv(binary: Path, spec: ProxySpec) -> Sequence[str]:
 
 
 def _concurrency(spec: ProxySpec) -> int:
-    """PROXY_CONFIG's, else one worker: a sidecar of one thread is the cheapest."""
-    text = spec.env.get("PROXY_CONFIG", "").strip()
-    if not text:
+    """PROXY_CONFIG's, else one worker: a sidecar of one thread is the cheapest. 0: every core."""
+    asked = settings_of(spec).concurrency
+    if asked is None:
         return 1
-    try:
-        asked = msgspec.json.decode(text, type=_ProxyConfig).concurrency
-    except msgspec.MsgspecError as e:
-        raise BadSpec(f"pod {spec.name}.{spec.namespace}: env PROXY_CONFIG: {e}") from e
-    return asked if asked else 1
+    return asked or len(os.sched_getaffinity(0))

@@ -10,6 +10,7 @@ from meltemi.api import networking as net
 from meltemi.api.envoy_filter import EnvoyFilter
 from meltemi.api.ingress import Ingress
 from meltemi.api.meta import Object
+from meltemi.api.proxy_config import ProxyConfig
 from meltemi.api.security import PeerAuthentication
 from meltemi.api.service_entry import ServiceEntry
 from meltemi.api.sidecar import Sidecar
@@ -18,6 +19,7 @@ from meltemi.api.validate.envoy_filter import envoy_filter, patch_findings
 from meltemi.api.validate.gateway import gateway, gateway_ignored
 from meltemi.api.validate.ingress import ingress
 from meltemi.api.validate.peer_authentication import peer_authentication
+from meltemi.api.validate.proxy_config import proxy_config
 from meltemi.api.validate.service_entry import service_entry
 from meltemi.api.validate.sidecar import sidecar, sidecar_ignored
 from meltemi.api.validate.virtual_service import virtual_service
@@ -51,6 +53,8 @@ def validate(obj: Object) -> tuple[Problem, ...]:
             findings = workload_group(obj.spec)
         case Sidecar():
             findings = sidecar(obj.spec)
+        case ProxyConfig():
+            findings = proxy_config(obj.spec)
         case EnvoyFilter():
             findings = envoy_filter(obj.spec)
         case _:

@@ -17,6 +17,7 @@ from meltemi.local.node.network import nft
 from meltemi.local.node.podspec import Container, Pod, TokenSource
 from meltemi.local.node.process import Start
 from meltemi.local.node.tokens import Tokens
+from meltemi.proxy.envoy import seconds, settings_of
 from meltemi.proxy.errors import BadSpec, ProxyError
 from meltemi.proxy.spec import ProxySpec
 
@@ -24,8 +25,6 @@ log = logging.getLogger(__name__)
 
 _RULES = "istio-iptables"
 _TOKEN = TokenSource("istio-token", audience="istio-ca", expiration_seconds=43200)
-_DRAIN = 5.0
-"""Seconds a gateway goes on serving after it was told to end (Istio's terminationDrainDuration)."""
 
 
 class Sidecar:
@@ -38,6 +37,8 @@ class Sidecar:
         self._tokens = tokens
         self._directory = machine.home.proxies / pod.metadata.uid.replace("-", "")[:12]
         self._is_served = False
+        self._drain = 0.0
+        """Seconds it goes on serving after it was told to end."""
 
     async def start(self, container: Container, env: Mapping[str, str]) -> Start:
         """The process of a container whose image is the proxy's. Raises BadPod, NetworkFailed."""
@@ -82,6 +83,8 @@ class Sidecar:
             socket_mark=self._machine.proxy_mark,
         )
         try:
+            wanted = settings_of(spec).termination_drain_duration
+            self._drain = seconds(wanted, "terminationDrainDuration")
             launch = await self._machine.agent.add(spec)
         except BadSpec as error:
             raise BadPod(str(error)) from error
@@ -115,7 +118,7 @@ class Sidecar:
         with contextlib.suppress(ProxyError, KeyError):
             await self._machine.agent.drain(meta.namespace, meta.name)
             if is_alone:
-                await asyncio.sleep(min(_DRAIN, limit / 2))
+                await asyncio.sleep(min(self._drain, limit / 2))
 
     async def remove(self) -> None:
         """Stop serving the proxy and remove its files."""
