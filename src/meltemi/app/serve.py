@@ -20,6 +20,7 @@ from meltemi.api.kinds import KINDS as ALL_KINDS
 from meltemi.app.access import ProxyAccess
 from meltemi.app.control import Control
 from meltemi.app.engine import Engine
+from meltemi.app.entry_addresses import EntryAddresses
 from meltemi.app.ingress_status import IngressStatus
 from meltemi.app.injection import Injection
 from meltemi.app.insight import Insight
@@ -166,6 +167,7 @@ class ControlPlane:
             "root publisher": publisher.run(),
             "own certificate": self._identity.run(self._random),
             "telemetry": self._insight.run(),
+            "addresses of entries": EntryAddresses(self.engine, self._client).run(),
             "status of ingresses": IngressStatus(self.engine, self._client).run(),
             "access of proxies": self._access.run(self.engine.proxies.get, self.engine.connect),
         }

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
+DNS_PORT = 15053
+"""Where the proxy answers questions for names, when they are captured."""
 _TABLE = "inet meltemi"
 _INBOUND_SOURCE = "127.0.0.6"
 """Envoy's source address towards the application: never captured."""
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--istio-local-outbound-ports-exclude", dest="not_outbound", type=ports, default=[])
     add("-k", "--kube-virt-interfaces", dest="virtual", type=interfaces, default=[])
     add("-c", "--istio-exclude-interfaces", dest="not_interfaces", type=interfaces, default=[])
+    add("--redirect-dns", dest="names", action="store_true")
     add("--log_output_level", default="")
     return parser
 
@@ -95,6 +98,9 @@ def _outbound(options: argparse.Namespace, mark: int | None) -> Iterator[str]:
         )
     yield f'oifname "lo" {is_other} return'
     yield from (f"{test} return" for test in is_proxy)
+    if options.names:
+        yield f"udp dport 53 redirect to :{DNS_PORT}"
+        yield f"tcp dport 53 redirect to :{DNS_PORT}"
     yield "ip daddr 127.0.0.0/8 return"
     yield "ip6 daddr ::1 return"
     yield from _to_envoy(options)

@@ -109,7 +109,7 @@ def wishes(annotations: Mapping[str, str], config: InjectConfig) -> Wishes:
         holds_application=holds,
         rewrites_probes=said.flag(f"{_SIDECAR}rewriteAppHTTPProbers", config.rewrites_probes),
         merges_metrics=said.flag("prometheus.istio.io/merge-metrics", config.merges_metrics),
-        capture=_capture(said, config),
+        capture=_capture(said, config, captures_names=_captures_names(proxy)),
         image=said.get(f"{_SIDECAR}proxyImage", _image(config.image, proxy)),
         log_level=said.get(f"{_SIDECAR}logLevel", "warning"),
         readiness={
@@ -194,7 +194,14 @@ def _is_gateway(said: _Annotations) -> bool:
     return "gateway" in templates
 
 
-def _capture(said: _Annotations, config: InjectConfig) -> tuple[str, ...]:
+def _captures_names(proxy: Mapping[str, object]) -> bool:
+    """Whether the pod's questions for names go to the proxy, as Istio's metadata says."""
+    metadata = proxy.get("proxyMetadata")
+    asked = metadata.get("ISTIO_META_DNS_CAPTURE", "") if isinstance(metadata, dict) else ""
+    return str(asked).lower() == "true"
+
+
+def _capture(said: _Annotations, config: InjectConfig, *, captures_names: bool) -> tuple[str, ...]:
     """The arguments of istio-iptables, as Istio writes them."""
 
     def of(name: str, read: Callable[[str], object], default: str, *, all_ok: bool = False) -> str:
@@ -225,6 +232,8 @@ def _capture(said: _Annotations, config: InjectConfig) -> tuple[str, ...]:
         value = of(name, read, "")
         if value:
             args += [flag, value]
+    if captures_names:
+        args.append("--redirect-dns")
     return tuple(args)
 
 

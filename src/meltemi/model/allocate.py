@@ -35,7 +35,7 @@ def wanted_by_entry(entry: ServiceEntry) -> tuple[Wanted, ...]:
         return ()
     held: dict[str, list[str]] = {}
     for address in entry.status.addresses:
-        if _in_range(address.value):
+        if is_allocated(address.value):
             held.setdefault(address.host.lower(), []).append(address.value)
     return tuple(
         Wanted(key, entry.age_order, tuple(held.get(key.host, ())))
@@ -44,7 +44,8 @@ def wanted_by_entry(entry: ServiceEntry) -> tuple[Wanted, ...]:
     )
 
 
-def _in_range(text: str) -> bool:
+def is_allocated(text: str) -> bool:
+    """Whether an address is of the ranges that the mesh gives out."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

@@ -59,6 +59,8 @@ class Model(NamedTuple):
     endpoints: View[ServicePortKey, EndpointSet]
     inbound_tls: View[WorkloadKey, InboundTls]
     sidecars: View[ObjectKey, SidecarDef]
+    allocated: View[HostKey, tuple[str, ...]]
+    """The addresses of the mesh's own of ServiceEntries' hosts that have none."""
     tables: View[ObjectKey, RouteTable]
     policies: View[PolicyKey, DestinationPolicy]
     gateways: View[ObjectKey, GatewayDef]
@@ -94,7 +96,8 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         lambda fetch, _k, obj: _service(exported(obj, defaults(fetch)), domain),
         reads=(objects.mesh.exports,),
     )
-    declared = _declared_services(graph, objects, domain)
+    allocated = _allocated(graph, objects)
+    declared = _declared_services(graph, objects, domain, allocated)
     services = graph.union(
         "services", (kubernetes, declared), indexes=(SERVICE_BY_HOST, SERVICE_BY_NAMESPACE)
     )
@@ -160,6 +163,7 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         workloads=workloads,
         endpoints=graph.derive("endpoints", services, join.endpoint_sets, reads=sources),
         inbound_tls=tls,
+        allocated=allocated,
         sidecars=graph.derive(
             "sidecars",
             objects.sidecars,
@@ -215,28 +219,37 @@ def _delegate(
     return exported(found, defaults) if found is not None else None
 
 
-def _declared_services(graph: Graph, objects: Objects, domain: Domain) -> View[HostKey, Service]:
-    """The services that ServiceEntries say, with addresses of the mesh's own where they have
-    none."""
-    entries = objects.service_entries
-    hosts = graph.distinct(
-        "declared hosts",
-        graph.derive("hosts of entries", entries, lambda _f, _k, entry: entry_hosts(entry)),
-    )
+def _allocated(graph: Graph, objects: Objects) -> View[HostKey, tuple[str, ...]]:
+    """One decision for all hosts, since no two may share an address."""
     wanted = graph.derive(
         "addresses wanted",
-        entries,
+        objects.service_entries,
         lambda _f, key, entry: {
             EntryHost(key, w.key.host): Outcome(w) for w in wanted_by_entry(entry)
         },
     )
-    allocated = graph.derive(
+    return graph.derive(
         "allocated addresses",
         graph.constant(),
         lambda fetch, _k, _v: {
             key: Outcome(found) for key, found in allocate(fetch.all(wanted)).items()
         },
         reads=(wanted,),
+    )
+
+
+def _declared_services(
+    graph: Graph,
+    objects: Objects,
+    domain: Domain,
+    allocated: View[HostKey, tuple[str, ...]],
+) -> View[HostKey, Service]:
+    """The services that ServiceEntries say, with addresses of the mesh's own where they have
+    none."""
+    entries = objects.service_entries
+    hosts = graph.distinct(
+        "declared hosts",
+        graph.derive("hosts of entries", entries, lambda _f, _k, entry: entry_hosts(entry)),
     )
 
     def service(fetch: Fetch, key: HostKey, _value: HostKey) -> dict[HostKey, Outcome[Service]]:

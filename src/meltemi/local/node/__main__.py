@@ -29,6 +29,7 @@ from meltemi.local.node import cgroups, names, publish, register, vips
 from meltemi.local.node.api import Api
 from meltemi.local.node.balancer import Balancer
 from meltemi.local.node.claims import Claims
+from meltemi.local.node.entries import EntryTable
 from meltemi.local.node.errors import NodeError, ZygoteGone
 from meltemi.local.node.events import Events
 from meltemi.local.node.machine import Machine
@@ -78,6 +79,8 @@ async def run(options: Options) -> None:
         stack.callback(groups.close)
         if groups.unlimited:
             log.warning("limits of CPU and memory are not enforced: %s", groups.unlimited)
+        services, entries = ServiceTable(), EntryTable()
+        upstream = names.upstream_servers(_resolv_conf(), network.subnet.gateway)
         machine = Machine(
             home=home,
             node_name=NODE,
@@ -92,7 +95,9 @@ async def run(options: Options) -> None:
             events=Events(client, clock, NODE),
             objects=Objects(),
             claims=Claims(client, home.claims),
-            services=ServiceTable(),
+            services=services,
+            entries=entries,
+            names=names.NameServer(names.Zone(services), upstream, entries),
             session=session,
         )
         try:
@@ -115,19 +120,23 @@ async def _serve(
         pods = Pods(machine, group)
         api = Api(machine, pods.find, pods.all)
         await _listen(machine.home.node_socket, api.application(), stack)
-        upstream = names.upstream_servers(_resolv_conf(), machine.host_ip)
-        server = names.NameServer(names.Zone(table), upstream)
+        server, entries = machine.names, machine.entries
         balancer = Balancer(client, table, options.porter, machine.events)
         early = [
             Informer(client, Selection(kind), deliver, random=spread)
             for kind, deliver in (
                 ("Service", table.deliver),
                 ("EndpointSlice", table.deliver),
+                ("ServiceEntry", entries.deliver),
                 ("ConfigMap", objects.deliver),
                 ("Secret", objects.deliver),
                 ("PersistentVolumeClaim", deliver_claims),
             )
         ]
+        server.know(
+            lambda ip: next((w.key.namespace for w in pods.all() if w.ip == ip), ""),
+            lambda: all(informer.synced.is_set() for informer in early),
+        )
         tasks = [
             *(informer.run() for informer in early),
             machine.events.run(),

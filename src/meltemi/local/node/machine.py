@@ -9,7 +9,9 @@ from meltemi.local.home import Home
 from meltemi.local.images.store import ImageStore
 from meltemi.local.node.cgroups import Cgroups
 from meltemi.local.node.claims import Claims
+from meltemi.local.node.entries import EntryTable
 from meltemi.local.node.events import Events
+from meltemi.local.node.names import NameServer
 from meltemi.local.node.network import Network
 from meltemi.local.node.objects import Objects
 from meltemi.local.node.services import ServiceTable
@@ -44,6 +46,8 @@ class Machine(msgspec.Struct, frozen=True):
     objects: Objects
     claims: Claims
     services: ServiceTable
+    entries: EntryTable
+    names: NameServer
     session: ClientSession
 
     @property

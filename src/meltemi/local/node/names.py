@@ -7,12 +7,13 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import msgspec
 from dnslib import AAAA, CNAME, PTR, QTYPE, RCODE, RR, SRV, A, DNSError, DNSRecord
 
+from meltemi.local.node.entries import EntryTable
 from meltemi.local.node.services import Backend, ServiceTable, Virtual
 
 log = logging.getLogger(__name__)
@@ -139,20 +140,71 @@ def _records(name: str, kind: str, data: Iterable[object]) -> tuple[RR, ...]:
     return tuple(RR(name, number, ttl=_TTL, rdata=d) for d in data)
 
 
-class NameServer:
-    """UDP and TCP on the pods' gateway address. Use `serve`; it ends by cancellation."""
+class Names:
+    """The names that one namespace sees: the cluster's, then those of ServiceEntries."""
 
-    def __init__(self, zone: Zone, upstream: Sequence[str]) -> None:
+    def __init__(self, zone: Zone, entries: EntryTable, namespace: str) -> None:
+        self._zone = zone
+        self._entries = entries
+        self._namespace = namespace
+
+    def owns(self, name: str) -> bool:
+        return self._zone.owns(name) or self._entries.find(name, self._namespace) is not None
+
+    def answer(self, name: str, kind: str) -> Answer:
+        """Kubernetes' own Services come before entries of the same name."""
+        if self._zone.owns(name):
+            found = self._zone.answer(name, kind)
+            if found.exists:
+                return found
+        host = self._entries.find(name, self._namespace)
+        if host is None:
+            return Answer(exists=False)
+        return Answer(_addresses(name, host.addresses, kind))
+
+
+class NameServer:
+    """UDP and TCP, on the pods' gateway address or in a pod's own network, where the capture
+    rules lead every question (port 15053). Use `serve`; it ends by cancellation."""
+
+    def __init__(
+        self,
+        zone: Zone,
+        upstream: Sequence[str],
+        entries: EntryTable,
+    ) -> None:
         self._zone = zone
         self._upstream = upstream
+        self._entries = entries
+        self._namespace_of: Callable[[str], str] = lambda _ip: ""
+        self._is_ready: Callable[[], bool] = lambda: True
         self._pending: set[asyncio.Task[None]] = set()
 
+    def know(self, namespace_of: Callable[[str], str], is_ready: Callable[[], bool]) -> None:
+        """`namespace_of`: whose address a question comes from; `is_ready`: whether the tables
+        are filled: before that every answer is SERVFAIL, which clients try again."""
+        self._namespace_of = namespace_of
+        self._is_ready = is_ready
+
+    def of_namespace(self, namespace: str) -> "NameServer":
+        """The same for questions that all come from one namespace."""
+        own = NameServer(self._zone, self._upstream, self._entries)
+        own.know(lambda _ip: namespace, self._is_ready)
+        return own
+
     async def serve(self, address: str, port: int = 53) -> None:
+        """On an address of this network."""
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.bind((address, port))
+        streams = socket.create_server((address, port))
+        await self.serve_on(datagrams, streams)
+
+    async def serve_on(self, datagrams: socket.socket, streams: socket.socket) -> None:
+        """On sockets of whatever network; they are closed at the end."""
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Udp(self), local_addr=(address, port)
-        )
-        server = await asyncio.start_server(self._stream, address, port)
+        datagrams.setblocking(False)
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), sock=datagrams)
+        server = await asyncio.start_server(self._stream, sock=streams)
         try:
             async with server:
                 await server.serve_forever()
@@ -166,8 +218,9 @@ class NameServer:
         query = _parse(data)
         if query is None:
             return
-        answer = self._local(query)
-        if answer is not None and not _leads_outside(answer, self._zone):
+        seen = self._seen(peer[0])
+        answer = self._local(query, seen)
+        if answer is not None and not _leads_outside(answer, seen):
             reply.sendto(_fit(answer), peer)
         elif len(self._pending) < _MOST_PENDING:
             task = asyncio.create_task(self._relay(data, query, peer, reply), name="dns upstream")
@@ -177,15 +230,18 @@ class NameServer:
     async def _relay(
         self, data: bytes, query: DNSRecord, peer: tuple[str, int], reply: asyncio.DatagramTransport
     ) -> None:
-        packed = await self._resolve(data, query)
+        packed = await self._resolve(data, query, self._seen(peer[0]))
         reply.sendto(packed if len(packed) <= _DATAGRAM else _fit(DNSRecord.parse(packed)), peer)
 
-    async def _resolve(self, data: bytes, query: DNSRecord) -> bytes:
+    def _seen(self, ip: str) -> Names:
+        return Names(self._zone, self._entries, self._namespace_of(ip))
+
+    async def _resolve(self, data: bytes, query: DNSRecord, seen: Names) -> bytes:
         """The answer to any question. An alias that leads outside is followed there."""
-        answer = self._local(query)
+        answer = self._local(query, seen)
         if answer is None:
             return await self._forward(data, query)
-        target = _leads_outside(answer, self._zone)
+        target = _leads_outside(answer, seen)
         if target:
             question = DNSRecord.question(target, QTYPE[query.q.qtype])
             found = _parse(await self._forward(bytes(question.pack()), question))
@@ -193,12 +249,16 @@ class NameServer:
                 answer.add_answer(record)
         return bytes(answer.pack())
 
-    def _local(self, query: DNSRecord) -> DNSRecord | None:
+    def _local(self, query: DNSRecord, seen: Names) -> DNSRecord | None:
+        if not self._is_ready():
+            early = query.reply()
+            early.header.rcode = RCODE.SERVFAIL
+            return early
         name = str(query.q.qname).rstrip(".").lower()
-        if not self._zone.owns(name):
+        if not seen.owns(name):
             return None
         kind = QTYPE[query.q.qtype]
-        answer = self._zone.answer(name, kind)
+        answer = seen.answer(name, kind)
         message = query.reply()
         message.header.aa = 1
         message.header.ra = 1
@@ -208,9 +268,9 @@ class NameServer:
             for record in answer.records:
                 message.add_answer(record)
             target = _alias(message)
-            if kind not in ("A", "AAAA") or not target or not self._zone.owns(target):
+            if kind not in ("A", "AAAA") or not target or not seen.owns(target):
                 break
-            answer = self._zone.answer(target, kind)
+            answer = seen.answer(target, kind)
         return message
 
     async def _forward(self, data: bytes, query: DNSRecord) -> bytes:
@@ -233,7 +293,8 @@ class NameServer:
                 query = _parse(data)
                 if query is None:
                     return
-                packed = await self._resolve(data, query)
+                peer = writer.get_extra_info("peername")[0]
+                packed = await self._resolve(data, query, self._seen(peer))
                 writer.write(len(packed).to_bytes(2, "big") + packed)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -272,11 +333,11 @@ def _alias(message: DNSRecord) -> str:
     return str(last.rdata.label).rstrip(".").lower()
 
 
-def _leads_outside(message: DNSRecord, zone: Zone) -> str:
+def _leads_outside(message: DNSRecord, seen: Names) -> str:
     """The name that an answer's alias leaves to other servers."""
     target = _alias(message)
     asked = QTYPE[message.q.qtype]
-    return target if target and asked in ("A", "AAAA") and not zone.owns(target) else ""
+    return target if target and asked in ("A", "AAAA") and not seen.owns(target) else ""
 
 
 def _fit(answer: DNSRecord) -> bytes:

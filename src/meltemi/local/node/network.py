@@ -8,8 +8,9 @@ import asyncio
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -17,6 +18,7 @@ from meltemi.local.node import syscalls
 from meltemi.local.node.errors import NetworkFailed
 
 NAMESPACES = Path("/run/netns")
+T = TypeVar("T")
 
 
 class Subnet(msgspec.Struct, frozen=True):
@@ -185,16 +187,31 @@ async def dial(path: str, port: int) -> tuple[asyncio.StreamReader, asyncio.Stre
         raise
 
 
+def bound_in(path: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A datagram and a listening socket on the loopback of a namespace. Raises OSError."""
+
+    def make() -> tuple[socket.socket, socket.socket]:
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.bind(("127.0.0.1", port))
+        return datagrams, socket.create_server(("127.0.0.1", port))
+
+    return _inside(path, make)
+
+
 def _socket_in(path: str) -> socket.socket:
-    """A socket that belongs to another namespace; only this thread visits it, and returns."""
+    sock = _inside(path, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    sock.setblocking(False)
+    return sock
+
+
+def _inside(path: str, make: Callable[[], T]) -> T:
+    """Sockets that belong to another namespace; only this thread visits it, and returns."""
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         syscalls.enter_path(path, syscalls.CLONE_NEWNET)
         try:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            return make()
         finally:
             syscalls.setns(here, syscalls.CLONE_NEWNET)
     finally:
         os.close(here)
-    sock.setblocking(False)
-    return sock

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from meltemi.base.redacted import Redacted
-from meltemi.inject.rules import BadRules, capture_rules
+from meltemi.inject.rules import DNS_PORT, BadRules, capture_rules
 from meltemi.local.node.errors import BadPod
 from meltemi.local.node.launch import Place, proxy_start
 from meltemi.local.node.machine import PROXY_USER, Machine
-from meltemi.local.node.network import nft
+from meltemi.local.node.network import NAMESPACES, bound_in, nft
 from meltemi.local.node.podspec import Container, Pod, TokenSource
 from meltemi.local.node.process import Start
 from meltemi.local.node.tokens import Tokens
@@ -39,6 +39,7 @@ class Sidecar:
         self._is_served = False
         self._drain = 0.0
         """Seconds it goes on serving after it was told to end."""
+        self._names: asyncio.Task[None] | None = None
 
     async def start(self, container: Container, env: Mapping[str, str]) -> Start:
         """The process of a container whose image is the proxy's. Raises BadPod, NetworkFailed."""
@@ -89,6 +90,8 @@ class Sidecar:
         except BadSpec as error:
             raise BadPod(str(error)) from error
         self._is_served = True
+        if env.get("ISTIO_META_DNS_CAPTURE", "").lower() == "true":
+            await self._serve_names()
         return proxy_start(
             self._machine,
             self._pod,
@@ -96,6 +99,20 @@ class Sidecar:
             launch,
             directory=self._directory,
             place=self._place,
+        )
+
+    async def _serve_names(self) -> None:
+        """Answer the questions that the capture rules lead to the pod's own port 15053."""
+        if self._names is not None:
+            return
+        link = self._place.link
+        try:
+            sockets = await asyncio.to_thread(bound_in, str(NAMESPACES / link.namespace), DNS_PORT)
+        except OSError as error:
+            raise BadPod(f"port {DNS_PORT} of the pod: {error.strerror}") from error
+        server = self._machine.names.of_namespace(self._pod.metadata.namespace)
+        self._names = asyncio.create_task(
+            server.serve_on(*sockets), name=f"names of {self._pod.metadata.name}"
         )
 
     def _make_directory(self) -> None:
@@ -122,6 +139,9 @@ class Sidecar:
 
     async def remove(self) -> None:
         """Stop serving the proxy and remove its files."""
+        if self._names is not None:
+            self._names.cancel()
+            await asyncio.gather(self._names, return_exceptions=True)
         if self._is_served:
             await self._machine.agent.remove(self._pod.metadata.namespace, self._pod.metadata.name)
         await asyncio.to_thread(_remove, self._directory)
