@@ -299,6 +299,22 @@ def test_mutual_tls_asks_for_clients_of_the_authority(front: Front) -> None:
     assert checked["verify_certificate_spki"] == ["A" * 43 + "="]
 
 
+def test_an_authority_of_its_own(front: Front) -> None:
+    front.apply(
+        tls_secret("shop", SHOP_CERTIFICATE),
+        tls_secret("clients", None, authority=AUTHORITY.pem),
+        gateway("web", tls("shop.example.com", mode="MUTUAL", caCertCredentialName="clients")),
+    )
+    (chain,) = front.chains()
+    combined = context(chain)["common_tls_context"]["combined_validation_context"]
+    name = combined["validation_context_sds_secret_config"]["name"]
+    assert name == "kubernetes://clients-cacert"
+    assert name in front.mesh.resources(front.node, SECRET)
+    front.apply(gateway("web", tls("shop.example.com", mode="MUTUAL")))
+    assert [p.code for p in front.problems()] == [Code.UNKNOWN_SECRET]
+    assert "no authority" in front.problems()[0].message
+
+
 def test_optional_mutual_tls_lets_clients_come_without(front: Front) -> None:
     front.apply(
         tls_secret("shop", SHOP_CERTIFICATE, authority=AUTHORITY.pem),

@@ -185,6 +185,15 @@ def test_tls_serves_the_same_routes_on_443(front: Front) -> None:
     assert (problem.code, problem.path) == (Code.MISSING_FIELD, "spec.tls[1].secretName")
 
 
+def test_resource_backends_are_not_supported(front: Front) -> None:
+    resource = {"apiGroup": "k8s.example.com", "kind": "Bucket", "name": "icons"}
+    spec = {"ingressClassName": "istio", "defaultBackend": {"resource": resource}}
+    front.apply(yaml.safe_dump({"kind": "Ingress", "metadata": {"name": "shop"}, "spec": spec}))
+    assert led(front, "*") == [("/*", "503")]
+    (problem,) = front.problems()
+    assert (problem.code, problem.path) == (Code.NOT_SUPPORTED, "spec.defaultBackend.resource")
+
+
 def test_a_gateway_and_an_ingress_share_a_port_and_no_routes(front: Front) -> None:
     """A VirtualService cannot name the gateway of Ingress objects, nor they a Gateway's hosts."""
     front.apply(

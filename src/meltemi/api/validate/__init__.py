@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from meltemi.api import networking as net
 from meltemi.api.envoy_filter import EnvoyFilter
-from meltemi.api.ingress import Ingress
+from meltemi.api.ingress import Ingress, IngressClass
 from meltemi.api.meta import Object
 from meltemi.api.proxy_config import ProxyConfig
 from meltemi.api.security import PeerAuthentication
@@ -17,7 +17,7 @@ from meltemi.api.sidecar import Sidecar
 from meltemi.api.validate.destination_rule import destination_rule
 from meltemi.api.validate.envoy_filter import envoy_filter, patch_findings
 from meltemi.api.validate.gateway import gateway, gateway_ignored
-from meltemi.api.validate.ingress import ingress
+from meltemi.api.validate.ingress import ingress, ingress_class_ignored
 from meltemi.api.validate.peer_authentication import peer_authentication
 from meltemi.api.validate.proxy_config import proxy_config
 from meltemi.api.validate.service_entry import service_entry
@@ -57,6 +57,8 @@ def validate(obj: Object) -> tuple[Problem, ...]:
             findings = proxy_config(obj.spec)
         case EnvoyFilter():
             findings = envoy_filter(obj.spec)
+        case IngressClass():
+            findings = iter(())
         case _:
             return ()
     return (
@@ -70,6 +72,8 @@ def ignored(obj: Object) -> Iterator[Finding]:
     match obj:
         case net.Gateway():
             yield from gateway_ignored(obj.spec)
+        case IngressClass():
+            yield from ingress_class_ignored(obj.spec)
         case EnvoyFilter():
             for i, patch in enumerate(obj.spec.config_patches):
                 for path, message in patch_findings(patch):

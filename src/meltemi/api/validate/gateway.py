@@ -36,12 +36,16 @@ def gateway(spec: net.GatewaySpec) -> Iterator[Finding]:
     if not spec.servers:
         yield "spec.servers", "a gateway needs at least one server"
     names: dict[str, int] = {}
+    labels: dict[str, int] = {}
     for i, server in enumerate(spec.servers):
         path = f"spec.servers[{i}]"
         yield from _port(server, path)
         yield from _hosts(server.hosts, f"{path}.hosts")
         yield from _bind(server.bind, f"{path}.bind")
         yield from _server_tls(server, path)
+        if server.name and labels.setdefault(server.name, i) != i:
+            first = labels[server.name]
+            yield f"{path}.name", f"{server.name!r} is already the name of spec.servers[{first}]"
         if _ends_https(server):
             first = names.setdefault(server.port.name, i)
             if first != i:

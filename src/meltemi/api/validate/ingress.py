@@ -26,6 +26,11 @@ def ingress(spec: api.IngressSpec) -> Iterator[Finding]:
             yield from _host(host, f"spec.tls[{i}].hosts[{j}]")
 
 
+def ingress_class_ignored(spec: api.IngressClassSpec) -> Iterator[Finding]:
+    if spec.parameters is not None:
+        yield "spec.parameters", "they have no effect: MeshConfig says what the mesh needs to know"
+
+
 def _host(host: str, path: str) -> Iterator[Finding]:
     if len(host) > 253 or not _HOST.fullmatch(host):
         yield path, f"{host[:80]!r} is not a DNS name; a wildcard may only be its first label"
