@@ -1,6 +1,7 @@
 """What a gateway proxy is sent: listeners, chains, routes, secrets, and who loses a conflict."""
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -597,14 +598,82 @@ def test_a_change_of_routes_for_the_mesh_leaves_gateways_alone(front: Front) -> 
     assert front.mesh.compiled.sealed.gateways.runs == runs  # type: ignore[attr-defined]
 
 
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A certificate, its key and its authority as files, by the field that names them."""
+    directory = tmp_path_factory.mktemp("certificates")
+    parts = {
+        "serverCertificate": SHOP_CERTIFICATE.certificate,
+        "privateKey": SHOP_CERTIFICATE.key,
+        "caCertificates": AUTHORITY.pem,
+    }
+    for name, pem in parts.items():
+        (directory / name).write_bytes(pem)
+    return {name: str(directory / name) for name in parts}
+
+
+def random_server(random: Random, number: int, files: dict[str, str]) -> dict[str, Any]:
+    """Any server that validation accepts."""
+    hosts = random.sample(["*", "a.org", "*.a.org", "./b.org", "*/*.c.org", "d.a.org"], 2)
+    protocol = random.choice(["HTTP", "HTTP2", "GRPC", "TCP", "MONGO", "HTTPS", "TLS"])
+    port = {
+        "number": random.choice([80, 443, 31400, 9000]),
+        "name": f"port-{number}",
+        "protocol": protocol,
+    }
+    found: dict[str, Any] = {"port": port, "hosts": hosts}
+    if random.random() < 0.2:
+        found["bind"] = "10.44.9.9"
+    if protocol in ("HTTPS", "TLS"):
+        mode = random.choice(
+            ["SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL", "PASSTHROUGH",
+             "AUTO_PASSTHROUGH"]
+        )  # fmt: skip
+        found["tls"] = {"mode": mode}
+        if mode in ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"):
+            found["tls"] |= files | {"minProtocolVersion": random.choice(["TLSV1_2", "TLSV1_3"])}
+            if mode != "SIMPLE":
+                found["tls"]["subjectAltNames"] = ["client.example.com"]
+    elif protocol == "HTTP" and random.random() < 0.5:
+        found["tls"] = {"httpsRedirect": True}
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_envoy_accepts_whatever_validation_accepts(
+    front: Front, tmp_path: Path, files: dict[str, str], seed: int
+) -> None:
+    random = Random(seed)
+    gateways = [
+        gateway(f"g{i}", *(random_server(random, n, files) for n in range(4))) for i in range(15)
+    ]
+    names = tuple(f"g{i}" for i in range(15))
+    tables = []
+    for i, host in enumerate(("*", "a.org", "*.a.org", "b.org", "x.c.org")):
+        tables.append(routes(f"http-{i}", host, gateways=names))
+        tables.append(routes(f"tcp-{i}", host, gateways=names, kind="tcp", to="db"))
+        tables.append(
+            routes(f"tls-{i}", host, gateways=names, kind="tls", to="db", sniHosts=[host])
+        )
+    front.apply(*gateways, *tables)
+    wrong = {p.code for p in front.problems()} - {
+        Code.PORT_CONFLICT, Code.HOST_CONFLICT, Code.UNKNOWN_PORT,
+    }  # fmt: skip
+    assert not wrong
+    assert len(front.listeners()) >= 4
+    accepted(front.mesh.protos, static_bootstrap(front.mesh, front.node), tmp_path)
+    front.mesh.graph.verify()
+
+
 def test_envoy_accepts_every_kind_of_server(front: Front, tmp_path: Path) -> None:
-    pair = {"serverCertificate": "/etc/certs/a.pem", "privateKey": "/etc/certs/a.key"}
-    assert pair
     front.apply(
         service("secure", "tls:443", ip="10.43.0.8"),
+        tls_secret("shop", SHOP_CERTIFICATE, authority=AUTHORITY.pem),
         gateway(
             "web",
             http("*", redirect=True),
+            tls("simple.example.com", name="simple"),
+            tls("mutual.example.com", mode="MUTUAL", name="mutual"),
             tls("mesh.example.com", mode="ISTIO_MUTUAL", name="mesh"),
             tls("*.pass.org", mode="PASSTHROUGH", protocol="TLS", name="pass"),
             tls("*.local", mode="AUTO_PASSTHROUGH", protocol="TLS", name="auto"),
@@ -615,7 +684,7 @@ def test_envoy_accepts_every_kind_of_server(front: Front, tmp_path: Path) -> Non
         routes("tls", "a.pass.org", to="secure", kind="tls", sniHosts=["a.pass.org"]),
         routes("tcp", "*", to="db", kind="tcp"),
     )
-    assert len(front.chains()) == 3
+    assert len(front.chains()) == 5
     assert {"0.0.0.0_31400", "0.0.0.0_27017"} <= front.listeners().keys()
     accepted(front.mesh.protos, static_bootstrap(front.mesh, front.node), tmp_path)
     assert front.mesh.sees(front.node, CLUSTER)
