@@ -11,10 +11,21 @@ from meltemi.app.engine import Engine
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import Client
 from meltemi.kube.errors import ApiError, KubeError, NotFound
+from meltemi.simulate.ask import BadQuestion, Question
+from meltemi.simulate.explain import explain
+from meltemi.simulate.world import raw_objects
 from meltemi.xds.server import Discovery
 from meltemi.xds.status import Status
 
 _LONGEST_WAIT = 300.0
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The body of POST /debug/explain."""
+
+    question: Question
+    change: tuple[dict[str, object], ...] = ()
+    """Objects that stand in for those of the same name, or beside them."""
 
 
 class Control:
@@ -34,6 +45,7 @@ class Control:
             web.get("/debug/ready", self._components),
             web.get("/debug/syncz", self._syncz),
             web.get("/debug/wait", self._wait),
+            web.post("/debug/explain", self._explain),
         ]
 
     async def _ready(self, _: web.Request) -> web.Response:
@@ -61,6 +73,31 @@ class Control:
 
     async def _syncz(self, _: web.Request) -> web.Response:
         return _json(self._status.proxies())
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        """What becomes of a request, as the objects are now, or with a change to them.
+
+        The answer is worked out from a copy of the objects, on a thread: nothing waits for it.
+        """
+        try:
+            asked = msgspec.json.decode(await request.read(), type=Asked)
+            change = raw_objects(asked.change)
+        except (msgspec.DecodeError, AttributeError) as error:
+            return _error(400, f"not a question: {error}")
+        engine = self._engine
+        raw = {k: v for source in engine.objects.raw.values() for k, v in source.items().items()}
+        try:
+            answer = await asyncio.to_thread(
+                explain,
+                raw,
+                asked.question,
+                change=change,
+                domain=engine.domain,
+                settings=engine.start,
+            )
+        except BadQuestion as error:
+            return _error(422, str(error))
+        return _json(answer)
 
     async def _wait(self, request: web.Request) -> web.Response:
         """Answer once every proxy has acknowledged an object as it is now."""

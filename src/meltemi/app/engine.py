@@ -47,12 +47,14 @@ class Engine:
         settings: MeshSettings,
         publish: Callable[[Change], None],
     ) -> None:
+        self.domain = domain
+        self.start = settings
         self.graph = Graph()
         self.objects: Objects = objects(self.graph, domain.cluster, domain.root)
         self.model: Model = build(self.graph, self.objects, domain)
         self.proxies: Source[str, NodeInfo] = self.graph.source("proxies")
         start: Source[str, MeshSettings] = self.graph.source("start settings")
-        start.set("mesh", settings)
+        start.set("mesh", self.start)
         self.settings = settings_view(self.graph, start, self.objects.mesh.config)
         self.compiled: Compiled = compile_views(
             self.graph, self.model, self.proxies, self.settings, protos

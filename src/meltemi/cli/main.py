@@ -3,7 +3,7 @@
 import typer
 
 from meltemi import __version__
-from meltemi.cli import graph, image, inject, mesh, proxies, serve, status, up, wait
+from meltemi.cli import explain, graph, image, inject, mesh, proxies, serve, status, up, wait
 
 app = typer.Typer(
     name="meltemi",
@@ -39,6 +39,7 @@ app.command("proxy-config")(proxies.proxy_config)
 app.command("graph")(graph.graph)
 app.add_typer(image.app, name="image")
 app.command("wait")(wait.wait)
+app.command("explain")(explain.explain)
 
 
 def main() -> None:

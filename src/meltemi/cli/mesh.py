@@ -33,26 +33,34 @@ def running_home(data: Path | None) -> Home:
     return home
 
 
-def ask(home: Home, path: str, *, timeout: float = 30.0) -> Any:
-    """GET a JSON answer from the control plane over its socket; ends the command on an error."""
+def ask(home: Home, path: str, *, timeout: float = 30.0, body: bytes | None = None) -> Any:
+    """GET a JSON answer from the control plane over its socket; with a body, POST it.
+
+    Ends the command on an error: with 2 where the control plane calls the question wrong.
+    """
     try:
-        status, body = _get(str(home.control_socket), path, timeout)
+        status, said = _exchange(str(home.control_socket), path, timeout, body)
     except TimeoutError:
         fail(f"the control plane did not answer within {timeout:g} s")
     except OSError as error:
         fail(f"the control plane does not answer ({error}): see {home.log_file('control-plane')}")
-    answer = json.loads(body) if body else {}
+    answer = json.loads(said) if said else {}
     if status >= 400:
-        fail(answer.get("message", f"the control plane answered {status}"))
+        wrong = answer.get("message", f"the control plane answered {status}")
+        fail(wrong, 2 if status == 422 else 1)
     return answer
 
 
-def _get(address: str, path: str, timeout: float) -> tuple[int, bytes]:
+def _exchange(address: str, path: str, timeout: float, body: bytes | None) -> tuple[int, bytes]:
     """One HTTP/1.0 exchange: an HTTP library would take longer to load than all the rest."""
+    method = "GET" if body is None else "POST"
+    lines = f"{method} {path} HTTP/1.0\r\nHost: localhost\r\n"
+    if body is not None:
+        lines += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(timeout)
         sock.connect(address)
-        sock.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        sock.sendall(f"{lines}\r\n".encode() + (body or b""))
         parts = []
         while part := sock.recv(1 << 16):
             parts.append(part)

@@ -77,5 +77,5 @@ def _security(tls: InboundTls | None, port: int) -> Policy:
     if tls is None:
         return Policy("mutual TLS", _MODES[Mode.PERMISSIVE])
     path = f"spec.portLevelMtls.{port}.mode" if port in tls.ports else "spec.mtls.mode"
-    because = (Because(tls.source, path),) if tls.source is not None else ()
+    because = (Because(*tls.source, path),) if tls.source is not None else ()
     return Policy("mutual TLS", _MODES[tls.for_port(port)], because)

@@ -89,7 +89,7 @@ def _at_gateway(world: World, gateway: Workload, host: str, port: int) -> Resolv
         if declared is not None and selects(service, gateway):
             number = gateway.port_behind(declared) or port
             reason = f"port {port} of {service.source} leads to port {number} of {gateway.key}"
-            because = (Because(service.source, "spec.ports"),)
+            because = (Because(*service.source, "spec.ports"),)
             return Resolved(host, gateway.address, number, reason, because)
     return Resolved(host, gateway.address, port, f"the gateway {gateway.key}")
 

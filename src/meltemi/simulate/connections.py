@@ -131,7 +131,7 @@ def listener_choice(listener: ir.Listener, connection: Connection) -> Choice:
         reason = f"listens for exactly {where}"
     else:
         reason = f"listens for port {connection.port} of any address"
-    return Choice(listener.name, reason, tuple(Because(s) for s in listener.sources))
+    return Choice(listener.name, reason, tuple(Because(*s) for s in listener.sources))
 
 
 def chain_choice(listener: ir.Listener, chain: ir.FilterChain, connection: Connection) -> Choice:
@@ -170,4 +170,4 @@ def _named(chain: ir.FilterChain) -> str:
 
 
 def _because(chain: ir.FilterChain) -> tuple[Because, ...]:
-    return (Because(chain.source, chain.path),) if chain.source is not None else ()
+    return (Because(*chain.source, chain.path),) if chain.source is not None else ()

@@ -1,6 +1,7 @@
 """What is in force on the way, in words, with the field that put it there."""
 
 import datetime
+import re
 
 import msgspec
 
@@ -11,6 +12,7 @@ from meltemi.api.networking import (
     TrafficPolicy,
     TrafficPolicyBlocks,
 )
+from meltemi.base.keys import ObjectKey
 from meltemi.compile import ir
 from meltemi.model.route import HeaderEdits
 from meltemi.simulate.patterns import describe
@@ -29,8 +31,35 @@ _BLOCKS = (
 )
 
 
-def route_policies(route: ir.Route) -> tuple[Policy, ...]:
-    """What a route does besides choosing destinations."""
+def route_policies(world: World, route: ir.Route) -> tuple[Policy, ...]:
+    """What a route does besides choosing destinations; defaults name no object."""
+    return tuple(_unless_default(world, policy) for policy in _route_policies(route))
+
+
+def _unless_default(world: World, policy: Policy) -> Policy:
+    """Without the object, where the object is silent and the mesh's default holds."""
+    if all(_is_declared(world, one) for one in policy.because):
+        return policy
+    return Policy(policy.name, f"{policy.value} (default)")
+
+
+def _is_declared(world: World, because: Because) -> bool:
+    """Whether an object sets the field itself."""
+    key = ObjectKey(because.kind, because.namespace, because.name)
+    value: object = world.objects.virtual_services.get(key)
+    for name, index in _STEP.findall(because.path):
+        fields = msgspec.structs.fields(value) if isinstance(value, msgspec.Struct) else ()
+        attribute = next((f.name for f in fields if f.encode_name == name), "")
+        value = getattr(value, attribute, None) if attribute else None
+        if index and isinstance(value, tuple):
+            value = value[int(index)] if int(index) < len(value) else None
+    return value is not None
+
+
+_STEP = re.compile(r"(\w+)(?:\[(\d+)\])?")
+
+
+def _route_policies(route: ir.Route) -> list[Policy]:
     found: list[Policy] = []
     if isinstance(route.action, ir.Forward):
         found += _forward_policies(route, route.action)
@@ -47,12 +76,12 @@ def route_policies(route: ir.Route) -> tuple[Policy, ...]:
         found.append(Policy("CORS", f"origins {origins}", because(route, "corsPolicy")))
     if route.headers != HeaderEdits():
         found.append(Policy("headers", _edits(route.headers), because(route, "headers")))
-    return tuple(found)
+    return found
 
 
 def _forward_policies(route: ir.Route, action: ir.Forward) -> list[Policy]:
     limit = seconds(action.timeout) if action.timeout else "none"
-    found = [Policy("timeout", limit, because(route, "timeout") if action.timeout else ())]
+    found = [Policy("timeout", limit, because(route, "timeout"))]
     retry = action.retry
     text = "none"
     if retry.attempts:
@@ -80,6 +109,21 @@ def cluster_policies(world: World, cluster: ir.Cluster) -> tuple[Policy, ...]:
     return tuple(found)
 
 
+def origins(world: World, cluster: ir.Cluster) -> tuple[Because, ...]:
+    """What makes a cluster: its service, and the field that defines its subset."""
+    found: list[Because] = []
+    for key in cluster.sources:
+        rule = world.objects.destination_rules.get(key)
+        if rule is None:
+            found.append(Because(*key))
+        found += [
+            Because(*key, f"spec.subsets[{i}]")
+            for i, subset in enumerate(rule.spec.subsets if rule is not None else ())
+            if subset.name == cluster.subset
+        ]
+    return tuple(found)
+
+
 def _origin(world: World, cluster: ir.Cluster, attribute: str, field: str) -> tuple[Because, ...]:
     """The most specific field that holds exactly the block in force."""
     block = getattr(cluster.blocks, attribute)
@@ -96,7 +140,7 @@ def _origin(world: World, cluster: ir.Cluster, attribute: str, field: str) -> tu
         for path, policy in levels:
             for place, blocks in _entries(path, policy, cluster.port):
                 if getattr(blocks, attribute, None) == block:
-                    return (Because(key, f"{place}.{field}"),)
+                    return (Because(*key, f"{place}.{field}"),)
     return ()
 
 

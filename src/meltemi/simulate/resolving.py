@@ -23,13 +23,13 @@ def resolve(
         service = service_of(world, name)
         if service is None:
             continue
-        because = (Because(service.source, "spec"),)
+        because = (Because(*service.source, "spec"),)
         if service.resolution is Resolution.ALIAS:
             onward = resolve(world, service.external_name, port, namespace, outside)
             reason = f"{service.source} is another name for {service.external_name}"
             return Resolved(host, onward.address, port, reason, (*because, *onward.because))
         if service.addresses:
-            because = (Because(service.source, "spec.clusterIP"),)
+            because = (Because(*service.source, "spec.clusterIP"),)
             reason = f"{name} is the address of {service.source}"
             return Resolved(host, service.addresses[0], port, reason, because)
         address = _first_endpoint(world, service)

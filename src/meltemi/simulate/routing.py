@@ -62,7 +62,7 @@ def because(route: ir.Route, field: str = "") -> tuple[Because, ...]:
     path = route.path
     if field:
         path = f"{path.partition('.match[')[0]}.{field}"
-    return (Because(route.source, path),)
+    return (Because(*route.source, path),)
 
 
 def _host_choice(host: ir.VirtualHost, domain: str, others: Sequence[ir.VirtualHost]) -> Choice:
@@ -73,4 +73,4 @@ def _host_choice(host: ir.VirtualHost, domain: str, others: Sequence[ir.VirtualH
         reason = f"its domain {domain} covers the name"
     else:
         reason = f"its domain {domain} is the name"
-    return Choice(host.name, reason, tuple(Because(s, "spec.hosts") for s in sources))
+    return Choice(host.name, reason, tuple(Because(*s, "spec.hosts") for s in sources))

@@ -10,11 +10,10 @@ from meltemi.model.route import DirectResponse, Redirect
 from meltemi.simulate import connections, interference, paths, rewriting
 from meltemi.simulate.arrival import arrive
 from meltemi.simulate.balancing import places
-from meltemi.simulate.policies import cluster_policies, route_policies
+from meltemi.simulate.policies import cluster_policies, origins, route_policies
 from meltemi.simulate.request import Connection, Request, Speaks
 from meltemi.simulate.routing import Routed, because, route_of
 from meltemi.simulate.trace import (
-    Because,
     Branch,
     Choice,
     Place,
@@ -136,7 +135,7 @@ class _Walk:
         route = routed.route
         trace = msgspec.structs.replace(
             trace,
-            route=_described(routed),
+            route=_described(self._world, routed),
             faults=interference.faults_of(route, request),
             delay=interference.delay_of(route),
         )
@@ -195,7 +194,7 @@ class _Walk:
         if cluster is None:
             failure = Response(503, f"there is no cluster {name}", "NC")
             return Branch(share, Choice(name, "it does not exist"), request, failure=failure)
-        choice = Choice(name, _why(cluster), tuple(Because(s) for s in cluster.sources))
+        choice = Choice(name, _why(cluster), origins(self._world, cluster))
         policies = cluster_policies(self._world, cluster)
         found = places(cluster, self._plan.endpoints.get(name, ()), self._connection)
         if not found:
@@ -209,7 +208,7 @@ class _Walk:
         return arrive(self._world, place, speaks, alpn)
 
 
-def _described(routed: Routed) -> Route:
+def _described(world: World, routed: Routed) -> Route:
     route = routed.route
     action = route.action
     return Route(
@@ -217,7 +216,7 @@ def _described(routed: Routed) -> Route:
         name=route.name,
         configuration=routed.configuration,
         host=routed.host,
-        policies=route_policies(route),
+        policies=route_policies(world, route),
         timeout=action.timeout if isinstance(action, ir.Forward) else None,
         response_set=route.headers.response_set,
         response_add=route.headers.response_add,

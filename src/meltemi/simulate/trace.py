@@ -7,15 +7,20 @@ import datetime
 
 import msgspec
 
-from meltemi.base.keys import ObjectKey
 from meltemi.simulate.request import Connection, Pairs, Request
 
 
 class Because(msgspec.Struct, frozen=True, rename="camel"):
     """The object, and the field of it, that made a step what it is."""
 
-    object: ObjectKey
+    kind: str
+    namespace: str
+    name: str
     path: str = ""
+    """`spec.http[0].match[1]`; empty: the object as a whole."""
+    file: str = ""
+    line: int = 0
+    """Where the field stands, when the object was read from a file."""
 
 
 class PassedOver(msgspec.Struct, frozen=True, rename="camel"):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from meltemi.api.kinds import KINDS
 from meltemi.base.keys import ObjectKey, WorkloadKey
 from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
@@ -105,9 +106,13 @@ def raw_objects(documents: Iterable[Mapping[str, object]]) -> dict[ObjectKey, by
     """Parsed objects as their raw bytes by key; a namespace that is not given is `default`."""
     found: dict[ObjectKey, bytes] = {}
     for document in documents:
+        kind = str(document.get("kind", ""))
         given = document.get("metadata")
         meta = dict(given) if isinstance(given, Mapping) else {}
-        meta.setdefault("namespace", "default")
-        key = ObjectKey(str(document.get("kind", "")), meta["namespace"], str(meta.get("name", "")))
+        if kind in KINDS and not KINDS[kind].namespaced:
+            meta.pop("namespace", None)
+        else:
+            meta.setdefault("namespace", "default")
+        key = ObjectKey(kind, str(meta.get("namespace", "")), str(meta.get("name", "")))
         found[key] = msgspec.json.encode({**document, "metadata": meta})
     return found

@@ -1,0 +1,99 @@
+"""The whole question at once: objects, a change to them, and what becomes of a request."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from meltemi.base.keys import ObjectKey
+from meltemi.compile.settings import MeshSettings
+from meltemi.model.build import Domain
+from meltemi.simulate.ask import Question, ask
+from meltemi.simulate.trace import Trace
+from meltemi.simulate.world import Raw, World
+
+
+class Complaint(msgspec.Struct, frozen=True, rename="camel"):
+    """Something wrong with an object, as far as the way of this request tells."""
+
+    code: str
+    severity: str
+    kind: str
+    namespace: str
+    name: str
+    path: str
+    message: str
+
+
+class Explanation(msgspec.Struct, frozen=True, rename="camel"):
+    """What `meltemi explain -o json` prints."""
+
+    trace: Trace
+    before: Trace | None = None
+    """The way without the change; None: there is no change."""
+    problems: tuple[Complaint, ...] = ()
+    unread: tuple[str, ...] = ()
+    """Objects of the change that have no say in how requests go."""
+
+
+def explain(
+    raw: Raw,
+    question: Question,
+    *,
+    change: Mapping[ObjectKey, bytes] | None = None,
+    domain: Domain | None = None,
+    settings: MeshSettings | None = None,
+) -> Explanation:
+    """Answer a question about a mesh; with a change, about the mesh as it would be.
+
+    Raises BadQuestion.
+    """
+    changed = {**raw, **(change or {})}
+    world = World(changed, domain=domain, settings=settings)
+    trace = ask(world, question)
+    before = None
+    if change:
+        before = ask(World(raw, domain=domain, settings=settings), question)
+    unread = tuple(str(k) for k in change or () if k.kind not in world.objects.raw)
+    return Explanation(trace, before, _complaints(world), unread)
+
+
+def _complaints(world: World) -> tuple[Complaint, ...]:
+    return tuple(
+        Complaint(p.code.value, p.severity.value, *p.about, p.path, p.message)
+        for p in world.problems()
+    )
+
+
+def fails(trace: Trace) -> bool:
+    """Whether the request surely gets no answer, or an error that the mesh itself gives."""
+    certain = [f for f in trace.faults if f.share >= 1]
+    response = certain[0].response if certain else trace.response
+    if response is not None:
+        return response.status >= 400 or response.status == 0
+    if trace.branches and all(b.failure is not None for b in trace.branches):
+        return True
+    places = [place for branch in trace.branches for place in branch.places]
+    return bool(places) and all(p.arrival is not None and p.arrival.refused for p in places)
+
+
+def same_way(one: Trace, other: Trace) -> bool:
+    """Whether a request goes the same way: listener, route, destinations, shares, policies."""
+    return _essence(one) == _essence(other)
+
+
+def _essence(trace: Trace) -> Trace:
+    """A trace without the reasons, which may differ where the way does not."""
+    raw = msgspec.to_builtins(trace)
+    return msgspec.convert(_without_reasons(raw), Trace)
+
+
+def _without_reasons(value: object) -> object:
+    if isinstance(value, dict):
+        kept = {k: _without_reasons(v) for k, v in value.items() if k not in _REASONS}
+        return {**kept, **{k: _REASONS[k] for k in value if k in _REASONS}}
+    if isinstance(value, list):
+        return [_without_reasons(item) for item in value]
+    return value
+
+
+_REASONS: Mapping[str, object] = {"reason": "", "because": [], "passedOver": []}

@@ -1,0 +1,90 @@
+"""`meltemi explain` on files alone: what it prints, where it points, how it ends."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from meltemi.cli.main import app
+
+BOOKINFO = Path(__file__).parents[3] / "samples" / "bookinfo"
+RULES = BOOKINFO / "networking"
+
+
+def _explain(*argv: str) -> Any:
+    platform = ("--offline", "-f", str(BOOKINFO / "platform"))
+    return CliRunner().invoke(app, ["explain", *platform, *argv])
+
+
+def _from_page(url: str, *argv: str) -> Any:
+    return _explain("--from", "productpage-v1", url, *argv)
+
+
+def test_a_step_names_the_file_and_line_behind_it() -> None:
+    rule = RULES / "virtual-service-reviews-test-v2.yaml"
+    found = _from_page(
+        "http://reviews:9080/reviews/0",
+        *("-f", str(RULES / "destination-rule-all.yaml"), "-f", str(rule)),
+        *("-H", "end-user: jason", "-o", "json"),
+    )
+    assert found.exit_code == 0, found.output
+    trace = json.loads(found.stdout)["trace"]
+    choice = trace["route"]["choice"]
+    (because,) = choice["because"]
+    assert (because["file"], because["path"]) == (str(rule), "spec.http[0].match[0]")
+    assert "match" in rule.read_text().splitlines()[because["line"] - 2]
+    assert trace["branches"][0]["places"][0]["workload"] == "reviews-v2"
+
+
+def test_rules_passed_over_say_why() -> None:
+    rules = [
+        RULES / f for f in ("destination-rule-all.yaml", "virtual-service-reviews-test-v2.yaml")
+    ]
+    files = [word for rule in rules for word in ("-f", str(rule))]
+    found = _from_page("http://reviews:9080/reviews/0", *files)
+    assert "header end-user is absent" in found.stdout
+    assert "reviews-v1" in found.stdout
+
+
+def test_a_request_that_surely_fails_ends_with_four_and_the_problem() -> None:
+    rule = RULES / "virtual-service-reviews-80-20.yaml"
+    found = _from_page("http://reviews:9080/", "-f", str(rule))
+    assert found.exit_code == 4
+    assert "503 NC" in found.stdout
+    assert "MSH0202" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--from", "nobody", "http://reviews:9080/"), "no pod nobody in namespace default"),
+        (("--from", "productpage-v1", "reviews"), "expected http://"),
+        (("--from", "productpage-v1", "tcp://reviews"), "name the port"),
+        (("--from", "productpage-v1", "http://reviews:99999/"), "out of range"),
+        (("--from", "productpage-v1", "http://reviews/", "-H", "x"), "NAME: VALUE"),
+        (("--from", "productpage-v1", "http://reviews/", "-f", "/nowhere.yaml"), "/nowhere.yaml"),
+    ],
+)
+def test_a_bad_question_ends_with_two_and_one_sentence(argv: tuple[str, ...], said: str) -> None:
+    found = _explain(*argv)
+    assert found.exit_code == 2
+    assert said in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1
+
+
+def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:
+    broken = tmp_path / "rule.yaml"
+    broken.write_text("kind: VirtualService\nmetadata: {name: a\n")
+    found = _from_page("http://reviews:9080/", "-f", str(broken))
+    assert found.exit_code == 2
+    assert f"{broken}:3" in found.stderr
+
+
+def test_tls_of_the_client_itself_shows_only_its_name() -> None:
+    found = _from_page("https://example.com/", "-o", "json")
+    trace = json.loads(found.stdout)["trace"]
+    assert trace["request"] is None
+    assert trace["connection"]["sni"] == "example.com"
+    assert trace["branches"][0]["cluster"]["name"] == "PassthroughCluster"
