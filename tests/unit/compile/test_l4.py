@@ -112,7 +112,7 @@ tls:
   route: [{destination: {host: nowhere}}]
 """)
     planned = tls_routes(routes, CLIENT, resolver())
-    assert [r.sni_hosts for r in planned.routes] == [("a.example",), ("a.example", "b.example")]
+    assert [r.sni_hosts for r in planned.routes] == [("a.example",), ("b.example",)]
     assert [c.weight for c in planned.routes[0].forward.clusters] == [75, 25]
     assert [(p.code, p.path) for p in planned.problems] == [
         (Code.UNKNOWN_HOST, "spec.tls[1].route[0].destination.host"),

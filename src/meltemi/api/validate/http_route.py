@@ -1,7 +1,6 @@
 """What one HTTP rule of a VirtualService may say (mesh-semantics 1.2)."""
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator
 
@@ -144,7 +143,7 @@ def _direct(response: net.HTTPDirectResponse, path: str) -> Iterator[Finding]:
     if encoded is not None:
         try:
             size = len(base64.b64decode(encoded, validate=True))
-        except binascii.Error:
+        except ValueError:
             yield f"{path}.body.bytes", "bytes are written in base64"
     if size > _LARGEST_BODY:
         yield f"{path}.body", f"a body may have {_LARGEST_BODY} bytes at most, not {size}"

@@ -10,8 +10,8 @@ from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan.destinations import Client, Resolver
 from meltemi.compile.plan.gateway_servers import Bound
-from meltemi.compile.plan.l4 import PlannedL4
-from meltemi.compile.plan.routes import ANYTHING, Planned, table_routes
+from meltemi.compile.plan.l4 import PlannedL4, first_come
+from meltemi.compile.plan.routes import ANYTHING, Planned, is_catch_all, table_routes
 from meltemi.compile.scope import ScopeKey
 from meltemi.model.gateway import Server, Terminate
 from meltemi.model.hosts import hosts_overlap, is_visible, matches_host, narrower
@@ -111,7 +111,9 @@ class Binder:
                 planned = rules(table, self._client(bound), self._resolver)
                 found += planned.routes
                 self.problems |= dict.fromkeys(planned.problems)
-        return tuple(found)
+        kept = first_come(found)
+        self.problems |= dict.fromkeys(kept.problems)
+        return kept.routes
 
     def _client(self, bound: Bound) -> Client:
         return Client(
@@ -131,11 +133,7 @@ def _shared(table: RouteTable, bound: Bound) -> tuple[str, ...]:
 
 
 def _is_last(route: ir.Route) -> bool:
-    return route.match == ANYTHING or (
-        not route.match.headers
-        and not route.match.query
-        and getattr(route.match.path, "value", "") in ("/", ".*")
-    )
+    return is_catch_all(route.match)
 
 
 def _foreign(server: Server, beside: Iterable[Bound]) -> frozenset[str]:

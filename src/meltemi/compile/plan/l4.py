@@ -5,7 +5,7 @@ of listeners. What the control plane can test itself (port, gateway, who the cli
 from the answers; SNI names and destination subnets are left for Envoy.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -48,25 +48,41 @@ def default_forward(host: str, port: int, resolver: Resolver, subset: str = "") 
     return _forward((cluster,), resolver.blocks(*place))
 
 
+def first_come(routes: Iterable[ir.L4Route]) -> PlannedL4:
+    """The routes, each with only what earlier ones leave of it: Envoy refuses two chains for the
+    same thing, and would not heed their order. What is left with nothing is reported."""
+    found: list[ir.L4Route] = []
+    problems: list[Problem] = []
+    taken: dict[tuple[str, str], ir.L4Route] = {}
+    for route in routes:
+        left, first = _left(route, taken)
+        if not left and first is not None:
+            problems += _unreachable(route, first)
+        for sni, subnets in left:
+            found.append(msgspec.structs.replace(route, sni_hosts=sni, subnets=subnets))
+        for piece in _pieces(route):
+            taken.setdefault(piece, route)
+    return PlannedL4(tuple(found), tuple(problems))
+
+
 def _planned(
     table: RouteTable, rules: Sequence[L4Rule], client: Client, resolver: Resolver
 ) -> PlannedL4:
     destinations = Destinations(client, resolver)
-    routes: list[ir.L4Route] = []
-    taken: dict[tuple[str, str], str] = {}
-    unreachable: list[Problem] = []
-    for rule in rules:
-        for path, match in _matches(rule):
-            if not _applies(table, match, client):
-                continue
-            shadow = _shadowed(match, taken)
-            if shadow is not None:
-                unreachable.append(_unreachable(table, path, shadow))
-                continue
-            routes.append(_route(table, rule, match, path, destinations, resolver))
-            for what in _takes(match):
-                taken.setdefault(what, path)
-    return PlannedL4(tuple(routes), (*destinations.problems, *unreachable))
+    routes = [
+        ir.L4Route(
+            forward=_forward_of(rule, table, destinations, resolver),
+            sni_hosts=match.sni_hosts,
+            subnets=match.destination_subnets,
+            source=table.source,
+            path=path,
+        )
+        for rule in rules
+        for path, match in _matches(rule)
+        if _applies(table, match, client)
+    ]
+    kept = first_come(routes)
+    return PlannedL4(kept.routes, (*destinations.problems, *kept.problems))
 
 
 def _matches(rule: L4Rule) -> Iterable[tuple[str, L4Match]]:
@@ -83,47 +99,55 @@ def _applies(table: RouteTable, match: L4Match, client: Client) -> bool:
     return may_match(client, match.port, match.source_namespace, match.source_labels)
 
 
-def _takes(match: L4Match) -> list[tuple[str, str]]:
-    """What a match takes, piece by piece: (SNI name, subnet), empty for any."""
-    return [(s, d) for s in match.sni_hosts or ("",) for d in match.destination_subnets or ("",)]
+def _pieces(route: ir.L4Route) -> list[tuple[str, str]]:
+    """What a route takes, piece by piece: (SNI name, subnet), empty for any."""
+    return [(s, d) for s in route.sni_hosts or ("",) for d in route.subnets or ("",)]
 
 
-def _shadowed(match: L4Match, taken: dict[tuple[str, str], str]) -> str | None:
-    """The path of an earlier match that takes all this one could; None: it may still take some."""
-    found = [
-        next((taken[t] for t in ((sni, net), (sni, ""), ("", net), ("", "")) if t in taken), None)
-        for sni, net in _takes(match)
+Part = tuple[tuple[str, ...], tuple[str, ...]]
+"""(SNI names, subnets): any of the first with any of the second."""
+
+
+def _left(
+    route: ir.L4Route, taken: Mapping[tuple[str, str], ir.L4Route]
+) -> tuple[list[Part], ir.L4Route | None]:
+    """What earlier routes leave of this one, and the first that takes something of it."""
+    first: ir.L4Route | None = None
+    free: dict[str, list[str]] = {}
+    for sni, net in _pieces(route):
+        wider = ((sni, net), (sni, ""), ("", net), ("", ""))
+        winner = next((taken[piece] for piece in wider if piece in taken), None)
+        if winner is None:
+            free.setdefault(sni, []).append(net)
+        first = first or winner
+    parts: dict[tuple[str, ...], list[str]] = {}
+    for sni, nets in free.items():
+        parts.setdefault(tuple(dict.fromkeys(nets)), []).append(sni)
+    left = [
+        (tuple(n for n in names if n), tuple(n for n in nets if n)) for nets, names in parts.items()
     ]
-    return None if None in found else found[0]
+    return left, first
 
 
-def _unreachable(table: RouteTable, path: str, shadow: str) -> Problem:
-    return Problem(
+def _unreachable(route: ir.L4Route, first: ir.L4Route) -> Iterator[Problem]:
+    if route.source is None:
+        return
+    place = first.path if first.source == route.source else f"{first.path} of {first.source}"
+    yield Problem(
         Code.UNREACHABLE_ROUTE,
         Severity.WARNING,
-        table.source,
-        path,
-        f"it never applies: {shadow} already takes every connection it could; reorder the rules, "
+        route.source,
+        route.path,
+        f"it never applies: {place} already takes every connection it could; reorder the rules, "
         "or narrow the earlier one",
     )
 
 
-def _route(
-    table: RouteTable,
-    rule: L4Rule,
-    match: L4Match,
-    path: str,
-    destinations: Destinations,
-    resolver: Resolver,
-) -> ir.L4Route:
+def _forward_of(
+    rule: L4Rule, table: RouteTable, destinations: Destinations, resolver: Resolver
+) -> ir.L4Forward:
     places = [destinations.place(w.target, table.source) for w in rule.destinations]
-    return ir.L4Route(
-        sni_hosts=match.sni_hosts,
-        subnets=match.destination_subnets,
-        forward=_weighted(rule.destinations, places, resolver),
-        source=table.source,
-        path=path,
-    )
+    return _weighted(rule.destinations, places, resolver)
 
 
 def _weighted(
