@@ -10,7 +10,7 @@ from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan.destinations import Client, Resolver
 from meltemi.compile.plan.gateway_servers import Bound
-from meltemi.compile.plan.l4 import PlannedL4, first_come
+from meltemi.compile.plan.l4 import PlannedL4
 from meltemi.compile.plan.routes import ANYTHING, Planned, is_catch_all, table_routes
 from meltemi.compile.scope import ScopeKey
 from meltemi.model.gateway import Server, Terminate
@@ -111,9 +111,7 @@ class Binder:
                 planned = rules(table, self._client(bound), self._resolver)
                 found += planned.routes
                 self.problems |= dict.fromkeys(planned.problems)
-        kept = first_come(found)
-        self.problems |= dict.fromkeys(kept.problems)
-        return kept.routes
+        return tuple(found)
 
     def _client(self, bound: Bound) -> Client:
         return Client(

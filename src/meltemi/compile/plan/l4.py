@@ -48,7 +48,7 @@ def default_forward(host: str, port: int, resolver: Resolver, subset: str = "") 
     return _forward((cluster,), resolver.blocks(*place))
 
 
-def first_come(routes: Iterable[ir.L4Route]) -> PlannedL4:
+def _first_come(routes: Iterable[ir.L4Route]) -> PlannedL4:
     """The routes, each with only what earlier ones leave of it: Envoy refuses two chains for the
     same thing, and would not heed their order. What is left with nothing is reported."""
     found: list[ir.L4Route] = []
@@ -81,7 +81,7 @@ def _planned(
         for path, match in _matches(rule)
         if _applies(table, match, client)
     ]
-    kept = first_come(routes)
+    kept = _first_come(routes)
     return PlannedL4(kept.routes, (*destinations.problems, *kept.problems))
 
 
