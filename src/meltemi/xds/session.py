@@ -71,11 +71,17 @@ class Session:
                 yield f"{kind} {', '.join(held[:3])}: not sent yet"
 
     def rejections(self) -> Iterable[Rejection]:
+        """What is refused of the present world."""
         return [
             rejection
-            for found in self.types.values()
+            for type_url, found in self.types.items()
             for rejection in (*found.rejected.values(), *found.patched.values())
+            if self._is_present(type_url, rejection)
         ]
+
+    def _is_present(self, type_url: str, rejection: Rejection) -> bool:
+        current = self._cache.get(self._node, type_url, rejection.name)
+        return current is not None and current.version == rejection.version
 
     def flush(self, now: float) -> list[bytes]:
         """The responses that may go out now, in order. `now`: seconds of any steady clock."""

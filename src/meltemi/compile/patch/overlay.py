@@ -172,7 +172,7 @@ class Overlay:
             self._failures.pop(layer)
             self._by_base[layer.base].discard(layer)
             if gone:
-                out[layer.key] = dict.fromkeys(gone)
+                out.setdefault(layer.key, {}).update(dict.fromkeys(gone))
 
 
 _ADDED = "added"
