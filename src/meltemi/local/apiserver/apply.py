@@ -54,7 +54,7 @@ def apply(
     others = [msgspec.structs.replace(h, fields=h.fields - lost) for h in others]
     gone = mine.fields - fields if mine is not None else frozenset[Path]()
     kept = fields.union(*(h.fields for h in others))
-    for path in sorted(gone - kept, key=len, reverse=True):
+    for path in sorted(gone - kept, key=len):
         if not any(path == other[: len(path)] for other in kept):
             merged = _without(node, merged, path)
     left = leaves(node, merged).keys()
@@ -87,24 +87,29 @@ def _merged(node: Node | None, live: Any, wanted: Any) -> Any:
 
 
 def _merged_items(node: Node, live: list[Any], wanted: list[Any]) -> list[Any]:
-    """Applied items in their order; each other item stays before the one it stood before."""
+    """Applied items in their order; others keep their place between them."""
     asked = {item_step(node, item): item for item in wanted}
-    steps = [item_step(node, item) for item in live]
+    old = {item_step(node, item): item for item in live}
+    others = iter(old)
     result: list[Any] = []
-    position = 0
+
+    def take_others(until: str | None) -> None:
+        for step in others:
+            if step == until:
+                return
+            if step not in asked:
+                result.append(old[step])
+
+    passed: set[str] = set()
+    order = list(old)
     for step, item in asked.items():
-        if step not in steps:
-            result.append(item)
-            continue
-        place = steps.index(step)
-        while position < place:
-            if steps[position] not in asked:
-                result.append(live[position])
-            position += 1
-        result.append(_merged(node.item, live[place], item))
-        position = max(position, place + 1)
-    result += [item for item, step in zip(live[position:], steps[position:], strict=True)
-               if step not in asked]  # fmt: skip
+        if step in old and step not in passed:
+            take_others(step)
+            passed.update(order[: order.index(step) + 1])
+        elif step not in old and not any(s in old and s not in passed for s in asked):
+            take_others(None)
+        result.append(_merged(node.item, old[step], item) if step in old else item)
+    take_others(None)
     return result
 
 
@@ -116,7 +121,10 @@ def _conflicts(
 
 
 def _without(node: Node | None, value: Any, path: Path) -> Any:
-    """A copy without one field; containers that are empty without it go as well."""
+    """A copy without one field; containers that are empty without it go as well.
+
+    An item's keys stay as long as the item does.
+    """
     step, rest = path[0], path[1:]
     if step.startswith("f:") and isinstance(value, dict):
         name = step[2:]
@@ -135,8 +143,10 @@ def _without(node: Node | None, value: Any, path: Path) -> Any:
         for item in value:
             if item_step(node, item) != step:
                 kept.append(item)
-            elif rest:
+            elif rest and rest[0][2:] not in node.keys:
                 kept.append(_without(node.item, item, rest))
+            elif rest:
+                kept.append(item)
         return kept
     return value
 

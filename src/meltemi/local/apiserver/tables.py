@@ -2,36 +2,15 @@
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meltemi.api.kinds import Column, Kind
-from meltemi.local.apiserver import jsonpath
+from meltemi.local.apiserver import jsonpath, printers
+from meltemi.local.apiserver.ages import Row, age
 
 Json = dict[str, Any]
 Now = datetime.datetime
-Row = Callable[[Json, Now], Sequence[Any]]
-
-
-def age(stamp: str | None, now: Now) -> str:
-    """kubectl's short form of the time since: 45s, 12m, 3h5m, 2d."""
-    if not stamp:
-        return "<unknown>"
-    seconds = int((now - datetime.datetime.fromisoformat(stamp)).total_seconds())
-    if seconds < 0:
-        return "0s"
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if seconds < 120:
-        return f"{seconds}s"
-    if minutes < 10:
-        return f"{minutes}m{seconds % 60}s" if seconds % 60 else f"{minutes}m"
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    return f"{days}d" if days < 730 else f"{days // 365}y{days % 365}d"
 
 
 def _status(data: Json) -> Json:
@@ -252,6 +231,7 @@ _TABLES: Mapping[str, tuple[str, Row]] = {
     "ServiceAccount": ("Name Secrets Age", _counted("secrets")),
     "EndpointSlice": ("Name AddressType Ports Endpoints Age", _endpoint_slice),
     "CustomResourceDefinition": ("Name Created_At", _definition),
+    **printers.TABLES,
 }
 
 
