@@ -246,7 +246,11 @@ class Tokens:
         return details
 
     def verify(self, token: str, audiences: tuple[str, ...]) -> tuple[User, tuple[str, ...]] | None:
-        """The user a token is for and the audiences it shares; None when it is not good."""
+        """The user a token is for and the audiences it shares; None when it is not good.
+
+        Without audiences it has to be for the API itself: a token made for somebody else opens
+        nothing here.
+        """
         try:
             claims = jwt.decode(token, self._key, algorithms=["ES256"]).claims
         except (JoseError, ValueError):
@@ -256,7 +260,7 @@ class Tokens:
             return None
         own = claims.get("aud") or ()
         own = (own,) if isinstance(own, str) else own
-        shared = tuple(a for a in own if not audiences or a in audiences)
+        shared = tuple(a for a in own if a in (audiences or (ISSUER,)))
         details = claims.get("kubernetes.io") or {}
         if not shared or not self._still_there(details):
             return None

@@ -115,7 +115,7 @@ class Operations:
         """Store a new object; raises 409 when the name is taken."""
         for attempt in range(_ATTEMPTS):
             data = self._new(kind, namespace, body, write)
-            is_generated = "name" not in ((body.get("metadata") or {}) if body else {})
+            is_generated = not (body.get("metadata") or {}).get("name")
             held = owners({}, data) if owners else self._updated(kind, {}, data, write, "")
             if held:
                 data["metadata"]["managedFields"] = ownership.write(held)
@@ -139,6 +139,9 @@ class Operations:
         if not meta.get("name") and meta.get("generateName"):
             letters = "".join(secrets.choice(_LETTERS) for _ in range(5))
             meta["name"] = meta["generateName"][:_LONGEST_GENERATED] + letters
+        if not meta.get("name"):
+            why = "Required value: name or generateName is required"
+            raise invalid(kind.name, kind.group, "", [("metadata.name", why)])
         self._check_namespace(kind, meta)
         for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds",
                       "selfLink", "managedFields"):  # fmt: skip
@@ -169,7 +172,7 @@ class Operations:
                 f"the API version in the data ({body['apiVersion']}) does not match the expected "
                 f"API version ({written})"
             )
-        if not isinstance(body.get("metadata") or {}, dict):
+        if not isinstance(body.get("metadata", {}), dict | None):
             raise bad_request("metadata: expected an object")
         node = self.registry.node(kind, version)
         shaped = shape(node, body, keeps_unknown=is_mesh(kind))

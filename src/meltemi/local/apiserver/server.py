@@ -118,10 +118,13 @@ def _write_kubeconfig(path: Path, pki: Pki, port: int) -> None:
              "context": {"cluster": "meltemi", "user": "meltemi", "namespace": "default"}}
         ],
     }  # fmt: skip
+    content = yaml.safe_dump(config, sort_keys=False)
+    if path.exists() and path.read_text() == content:
+        return
     partial = path.with_suffix(".partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        yaml.safe_dump(config, file, sort_keys=False)
+        file.write(content)
     partial.rename(path)
 
 

@@ -285,5 +285,14 @@ class Store:
         self._watchers.setdefault(resource, set()).add(watcher)
         return watcher
 
+    def watcher_count(self) -> int:
+        """How many watchers there are that have not fallen behind."""
+        return sum(not w.is_lost for found in self._watchers.values() for w in found)
+
+    def forget_history(self) -> None:
+        """Make every version before this moment too old to be watched from."""
+        self._history.clear()
+        self._start = self.committed
+
     def unwatch(self, resource: Resource, watcher: Watcher) -> None:
         self._watchers.get(resource, set()).discard(watcher)

@@ -1,0 +1,194 @@
+"""Lists and watches: snapshots, versions, bookmarks, and that they always converge."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from meltemi.local.apiserver import store as store_module
+from meltemi.local.apiserver.server import Running
+
+from .conftest import CONFIG_MAPS, PODS, Api, Json
+
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+
+
+async def make(api: Api, *names: str, **labels: str) -> list[Json]:
+    return [
+        await api.post(CONFIG_MAPS, {"metadata": {"name": name, "labels": labels}})
+        for name in names
+    ]
+
+
+def names(listed: Json) -> list[str]:
+    return [item["metadata"]["name"] for item in listed["items"]]
+
+
+async def test_pages_come_from_one_moment(api: Api) -> None:
+    await make(api, "a", "b", "c", "d", t="1")
+    select = f"{CONFIG_MAPS}?labelSelector=t=1&limit=2"
+    first = await api.get(select)
+    assert first["metadata"]["remainingItemCount"] == 2
+    await api.delete(f"{CONFIG_MAPS}/d")
+    await make(api, "aa", t="1")
+    more = first["metadata"]["continue"]
+    second = await api.get(f"{select}&continue={more}")
+    assert names(first) + names(second) == ["a", "b", "c", "d"]
+    assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+    assert await api.get(f"{select}&continue={more}") == second, "a retry sees the same page"
+    assert (await api.call("GET", f"{select}&continue=nonsense")).status == 400
+
+
+async def test_versions_of_lists(api: Api) -> None:
+    [made] = await make(api, "a")
+    version = int(made["metadata"]["resourceVersion"])
+    for query, code in (
+        ("resourceVersion=0", 200),
+        (f"resourceVersion={version}&resourceVersionMatch=NotOlderThan", 200),
+        (f"resourceVersion={version}&resourceVersionMatch=Exact", 200),
+        (f"resourceVersion={version - 1}&resourceVersionMatch=Exact", 410),
+        (f"resourceVersion={version + 1000}", 504),
+        ("resourceVersionMatch=Exact", 400),
+        ("resourceVersion=x", 400),
+        ("limit=x", 400),
+        ("labelSelector=!!", 400),
+    ):
+        assert (await api.call("GET", f"{CONFIG_MAPS}?{query}")).status == code, query
+
+
+async def test_a_watch_goes_on_from_a_list(api: Api) -> None:
+    listed = await api.get(CONFIG_MAPS)
+    since = listed["metadata"]["resourceVersion"]
+    await make(api, "a")
+    async with api.watch(CONFIG_MAPS, f"resourceVersion={since}") as events:
+        await api.patch(f"{CONFIG_MAPS}/a", {"data": {"x": "1"}})
+        await api.delete(f"{CONFIG_MAPS}/a")
+        seen = [await anext(events) for _ in range(3)]
+    assert [e["type"] for e in seen] == ["ADDED", "MODIFIED", "DELETED"]
+    assert seen[2]["object"]["data"] == {"x": "1"}
+    versions = [int(e["object"]["metadata"]["resourceVersion"]) for e in seen]
+    assert versions == sorted(set(versions))
+
+
+async def test_leaving_a_selection_is_a_deletion(api: Api) -> None:
+    await make(api, "a", t="1")
+    async with api.watch(CONFIG_MAPS, "labelSelector=t=1") as events:
+        assert (await anext(events))["type"] == "ADDED"
+        await api.patch(f"{CONFIG_MAPS}/a", {"metadata": {"labels": {"t": "2"}}})
+        assert (await anext(events))["type"] == "DELETED"
+        await api.patch(f"{CONFIG_MAPS}/a", {"metadata": {"labels": {"t": "1"}}})
+        assert (await anext(events))["type"] == "ADDED"
+
+
+async def test_initial_events_end_with_a_bookmark(api: Api) -> None:
+    await make(api, "a", "b")
+    query = "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+    async with api.watch(CONFIG_MAPS, f"{query}&labelSelector=!x") as events:
+        seen = [await anext(events) for _ in range(4)]
+    assert [e["type"] for e in seen] == ["ADDED"] * 3 + ["BOOKMARK"]
+    meta = seen[-1]["object"]["metadata"]
+    assert meta["annotations"] == {"k8s.io/initial-events-end": "true"}
+    answer = await api.call("GET", f"{CONFIG_MAPS}?watch=true&sendInitialEvents=true")
+    assert b"allowWatchBookmarks" in answer.raw
+
+
+async def test_the_time_of_a_watch_ends_with_a_bookmark(api: Api) -> None:
+    async with api.watch(CONFIG_MAPS, "timeoutSeconds=1&allowWatchBookmarks=true") as events:
+        seen = [event async for event in events]
+    assert seen[-1]["type"] == "BOOKMARK"
+
+
+async def test_a_version_that_is_too_old_is_gone(
+    monkeypatch: pytest.MonkeyPatch, api: Api, server: Running
+) -> None:
+    monkeypatch.setattr(store_module, "HISTORY", 3)
+    since = (await make(api, "a"))[0]["metadata"]["resourceVersion"]
+    await api.post("/api/v1/namespaces/default/secrets", {"metadata": {"name": "s"}})
+    store = server.operations.store
+    store.forget_history()
+    await make(api, "b", "c", "d", "e", "f")
+    async with api.watch(CONFIG_MAPS, f"resourceVersion={since}") as events:
+        event = await anext(events)
+    assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
+    newest = server.operations.store.version
+    async with api.watch(CONFIG_MAPS, f"resourceVersion={newest + 1000}") as events:
+        assert (await anext(events))["object"]["code"] == 504
+
+
+async def test_tables_and_metadata_are_listed_and_watched(api: Api, pod: Json) -> None:
+    await api.post(PODS, pod)
+    shown = await api.call("GET", PODS, accept=TABLE)
+    columns = [c["name"] for c in shown.body["columnDefinitions"]]
+    assert columns[:5] == ["Name", "Ready", "Status", "Restarts", "Age"]
+    [row] = shown.body["rows"]
+    assert row["cells"][:4] == ["web", "0/1", "Pending", "0"]
+    assert row["object"]["kind"] == "PartialObjectMetadata"
+    partial = await api.call(
+        "GET", PODS, accept="application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+    )
+    assert partial.body["kind"] == "PartialObjectMetadataList"
+    assert "spec" not in partial.body["items"][0]
+
+
+async def test_a_watcher_that_does_not_read_is_cut_off(
+    api: Api, server: Running, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(store_module, "QUEUE", 20)
+    big = {"metadata": {"name": "big"}, "data": {"x": "y" * 200_000}}
+    await api.post(CONFIG_MAPS, big)
+    watchers = server.operations.store.watcher_count
+    async with api.session.get(f"{api.url}{CONFIG_MAPS}?watch=true") as slow:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for number in range(120):
+            await api.patch(f"{CONFIG_MAPS}/big", {"data": {"n": str(number)}})
+        assert loop.time() - started < 20
+        assert watchers() == 0
+        assert slow.status == 200
+
+
+async def test_list_and_watch_converge_however_often_they_break(api: Api) -> None:
+    chance = random.Random(11)
+    state: dict[str, str] = {}
+    done = asyncio.Event()
+
+    async def write() -> None:
+        for step in range(150):
+            name = f"n{chance.randrange(12)}"
+            path = f"{CONFIG_MAPS}/{name}"
+            if chance.random() < 0.3:
+                await api.call("DELETE", path)
+            else:
+                body = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"s": str(step)}}
+                await api.apply(path, {**body, "metadata": {"name": name}}, force=True)
+        await api.post(CONFIG_MAPS, {"metadata": {"name": "end"}})
+        done.set()
+
+    async def read() -> None:
+        version = ""
+        while True:
+            if not version or chance.random() < 0.1:
+                listed = await api.get(CONFIG_MAPS)
+                state.clear()
+                state.update({i["metadata"]["name"]: str(i.get("data")) for i in listed["items"]})
+                version = listed["metadata"]["resourceVersion"]
+            left = chance.randrange(1, 12)
+            async with api.watch(CONFIG_MAPS, f"resourceVersion={version}") as events:
+                while "end" not in state and left:
+                    event = await anext(events)
+                    left -= 1
+                    meta = event["object"]["metadata"]
+                    version = meta["resourceVersion"]
+                    if event["type"] == "DELETED":
+                        state.pop(meta["name"], None)
+                    else:
+                        state[meta["name"]] = str(event["object"].get("data"))
+            if "end" in state:
+                return
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(write())
+        group.create_task(read())
+    listed = await api.get(CONFIG_MAPS)
+    assert state == {i["metadata"]["name"]: str(i.get("data")) for i in listed["items"]}
