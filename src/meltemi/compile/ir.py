@@ -279,6 +279,10 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
     """The name of a shared route configuration, or one of its own."""
     destination: Destination | None = None
     protocol: Protocol = Protocol.HTTP
+    trusted_hops: int = 0
+    """At an edge: proxies before it whose x-forwarded-for is believed."""
+    client_certificates: str = ""
+    """How x-forwarded-client-cert is treated (`APPEND_FORWARD`, ...); empty: as the side does."""
     dynamic_hosts: bool = False
     """Some route leads to a cluster that resolves the host of each request."""
 

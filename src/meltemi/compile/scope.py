@@ -7,6 +7,8 @@ gateways share one when their labels are equal, because Gateways choose them by 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import NodeInfo
 from meltemi.model.policy import DestinationPolicy
@@ -45,6 +47,42 @@ CREDENTIALS = "@credentials"
 """Stands among telling labels where sidecars too may need Secrets."""
 UNPRIVILEGED = "unprivileged"
 """The pod may not listen below port 1024."""
+_TOPOLOGY = "topology="
+
+
+class Topology(msgspec.Struct, frozen=True, rename="camel"):
+    """What stands before a gateway: the gatewayTopology of its ProxyConfig."""
+
+    num_trusted_proxies: int = 0
+    """How many addresses at the end of x-forwarded-for come from proxies we believe."""
+    forward_client_cert_details: str = ""
+    proxy_protocol: dict[str, object] | None = None
+    """Set: every connection begins with a PROXY header."""
+
+    @property
+    def trusted_hops(self) -> int:
+        return max(self.num_trusted_proxies, 0)
+
+    @property
+    def client_certificates(self) -> str:
+        """How x-forwarded-client-cert is treated; empty: as at any edge."""
+        known = self.forward_client_cert_details in _CLIENT_CERTIFICATES
+        return self.forward_client_cert_details if known else ""
+
+
+_CLIENT_CERTIFICATES = frozenset(
+    {"SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"}
+)
+
+
+def topology_of(scope: ScopeKey) -> Topology:
+    """The topology of a gateway scope; what cannot be read counts as none."""
+    found = next((t for t in scope.traits if t.startswith(_TOPOLOGY)), "")
+    try:
+        text = found.removeprefix(_TOPOLOGY) or "{}"
+        return msgspec.json.decode(text, type=Topology, strict=False)
+    except msgspec.DecodeError:
+        return Topology()
 
 
 def scope_of(
@@ -70,6 +108,10 @@ def _traits(node: NodeInfo) -> Iterator[str]:
         yield READS_SECRETS
     if str(node.metadata.get("UNPRIVILEGED_POD", "")).lower() == "true":
         yield UNPRIVILEGED
+    config = node.metadata.get("PROXY_CONFIG")
+    topology = config.get("gatewayTopology") if isinstance(config, dict) else None
+    if topology:
+        yield _TOPOLOGY + msgspec.json.encode(topology, order="sorted").decode()
 
 
 def labels_of_table(table: RouteTable) -> frozenset[str]:

@@ -22,7 +22,7 @@ from meltemi.model.endpoints import (
 )
 from meltemi.model.entries import ENTRY_BY_HOST, EntryHost, entry_hosts, service_from_entries
 from meltemi.model.gateway import GatewayDef
-from meltemi.model.gateways import gateway_from_object
+from meltemi.model.gateways import gateway_from_object, unknown_gateways
 from meltemi.model.inbound import inbound_tls
 from meltemi.model.ingresses import RULES_BY_HOST, Ingresses, ingress_settings, table_of_host
 from meltemi.model.locality import locality_of_labels
@@ -115,18 +115,11 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         ),
         reads=(objects.peer_authentications,),
     )
-    settings = graph.derive("ingress settings", objects.mesh.config, ingress_settings)
-    ingresses = Ingresses(objects.ingress_classes, services, settings, domain.cluster)
-    ingress_rules = graph.derive(
-        "ingress rules",
-        objects.ingresses,
-        ingresses.rules,
-        reads=(objects.ingress_classes, services, settings),
-        indexes=(RULES_BY_HOST,),
-    )
-    ingress_hosts = graph.distinct(
-        "ingress hosts",
-        graph.derive("hosts of ingress rules", ingress_rules, lambda _f, k, _r: _one(k.host, k)),
+    ingress_gateways, ingress_tables = _ingress(graph, objects, services, domain)
+    gateways = graph.derive(
+        "gateways",
+        objects.gateways,
+        lambda _f, key, obj: _one(gateway_from_object(obj), key),
     )
     tables = graph.derive(
         "route tables",
@@ -155,6 +148,12 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
             )
         },
         reads=(tables,),
+    )
+    graph.derive(
+        "gateway references",
+        tables,
+        lambda fetch, key, table: unknown_gateways(fetch, key, table, gateways),
+        reads=(gateways,),
     )
     sources = Sources(objects.slices, objects.service_entries, workloads, tls)
     join = EndpointJoin(sources, domain.trust)
@@ -189,27 +188,45 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
             reads=(objects.destination_rules, objects.mesh.exports),
             indexes=(POLICY_BY_HOST,),
         ),
-        gateways=graph.derive(
-            "gateways",
-            objects.gateways,
-            lambda _f, key, obj: _one(gateway_from_object(obj), key),
-        ),
-        ingress_gateways=graph.derive(
-            "ingress gateways",
-            objects.ingresses,
-            ingresses.gateway,
-            reads=(objects.ingress_classes, settings),
-        ),
-        ingress_tables=graph.derive(
-            "ingress tables",
-            ingress_hosts,
-            lambda fetch, host, _h: table_of_host(fetch, host, ingress_rules),
-            reads=(ingress_rules,),
-        ),
+        gateways=gateways,
+        ingress_gateways=ingress_gateways,
+        ingress_tables=ingress_tables,
         credentials=graph.derive("credentials", objects.raw["Secret"], credentials),
         credential_faults=graph.derive("credential faults", objects.raw["Secret"], faults),
         envoy_filters=objects.envoy_filters,
     )
+
+
+def _ingress(
+    graph: Graph, objects: Objects, services: View[HostKey, Service], domain: Domain
+) -> tuple[View[ObjectKey, GatewayDef], View[str, RouteTable]]:
+    """What Ingress objects ask of their gateway, and the routes of each host."""
+    settings = graph.derive("ingress settings", objects.mesh.config, ingress_settings)
+    ingresses = Ingresses(objects.ingress_classes, services, settings, domain.cluster)
+    rules = graph.derive(
+        "ingress rules",
+        objects.ingresses,
+        ingresses.rules,
+        reads=(objects.ingress_classes, services, settings),
+        indexes=(RULES_BY_HOST,),
+    )
+    hosts = graph.distinct(
+        "ingress hosts",
+        graph.derive("hosts of ingress rules", rules, lambda _f, k, _r: _one(k.host, k)),
+    )
+    gateways = graph.derive(
+        "ingress gateways",
+        objects.ingresses,
+        ingresses.gateway,
+        reads=(objects.ingress_classes, settings),
+    )
+    tables = graph.derive(
+        "ingress tables",
+        hosts,
+        lambda fetch, host, _h: table_of_host(fetch, host, rules),
+        reads=(rules,),
+    )
+    return gateways, tables
 
 
 def _delegate(

@@ -1,7 +1,11 @@
 """Gateway definitions from Istio's Gateway objects (mesh-semantics 1.4)."""
 
+from collections.abc import Mapping
+
 from meltemi.api import networking as api
 from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Code, Outcome, Problem, Severity
+from meltemi.flow import Fetch, View
 from meltemi.model.gateway import (
     AutoPassthrough,
     ClientCheck,
@@ -12,6 +16,7 @@ from meltemi.model.gateway import (
     Terminate,
     Tls,
 )
+from meltemi.model.route import MESH, HttpMatch, HttpRule, L4Match, L4Rule, RouteTable
 from meltemi.model.service import Protocol
 
 _PROTOCOLS = {
@@ -39,6 +44,35 @@ def gateway_from_object(obj: api.Gateway) -> GatewayDef:
         ),
         created=obj.age_order,
     )
+
+
+def unknown_gateways(
+    fetch: Fetch, key: ObjectKey, table: RouteTable, gateways: View[ObjectKey, GatewayDef]
+) -> Mapping[ObjectKey, Outcome[bool]]:
+    """Whether a table names only gateways that exist; a problem for each that does not."""
+    problems = []
+    for name in sorted(table.named_gateways - {MESH}):
+        namespace, _, bare = name.partition("/")
+        if fetch.get(gateways, ObjectKey("Gateway", namespace, bare)) is None:
+            message = f"there is no Gateway {bare!r} in namespace {namespace}: create it, or "
+            message += "correct the name (NAMESPACE/NAME, or a NAME in the object's own namespace)"
+            where = _named_at(table, name)
+            problems.append(
+                Problem(Code.UNKNOWN_GATEWAY, Severity.ERROR, table.source, where, message)
+            )
+    return {key: Outcome(not problems, tuple(problems))}
+
+
+def _named_at(table: RouteTable, gateway: str) -> str:
+    if gateway in table.gateways:
+        return f"spec.gateways[{table.gateways.index(gateway)}]"
+    rules: tuple[HttpRule | L4Rule, ...] = (*table.http, *table.tls, *table.tcp)
+    for rule in rules:
+        matches: tuple[HttpMatch | L4Match, ...] = rule.matches
+        for i, match in enumerate(matches):
+            if gateway in match.gateways:
+                return f"{rule.path}.match[{i}].gateways"
+    return "spec.gateways"
 
 
 def _server(server: api.Server, namespace: str, path: str) -> Server:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from meltemi.api.decode import duration
+from meltemi.api.meta import Json
 from meltemi.proxy.errors import BadSpec, EnvoyMissing
 from meltemi.proxy.spec import ProxySpec
 
@@ -21,6 +22,8 @@ class ProxySettings(msgspec.Struct, frozen=True, rename="camel"):
     """How long Envoy goes on with open connections of what was replaced or closed."""
     termination_drain_duration: str = "5s"
     """How long a proxy goes on serving after it was told to end."""
+    gateway_topology: Json = None
+    """What stands before a gateway; the control plane reads it."""
 
 
 def settings_of(spec: ProxySpec) -> ProxySettings:

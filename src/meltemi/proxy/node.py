@@ -3,6 +3,7 @@
 import json
 
 from meltemi.api.meta import Json
+from meltemi.proxy.envoy import settings_of
 from meltemi.proxy.errors import BadSpec
 from meltemi.proxy.spec import ProxySpec
 
@@ -58,6 +59,9 @@ def metadata(spec: ProxySpec) -> JsonObject:
         "ENVOY_STATUS_PORT": 15021,
         "ENVOY_PROMETHEUS_PORT": 15090,
     }
+    topology = settings_of(spec).gateway_topology
+    if topology and spec.kind == "router":
+        known["PROXY_CONFIG"] = {"gatewayTopology": topology}
     if spec.socket_mark is not None:
         known["SOCKET_MARK"] = spec.socket_mark
     return defaults | _from_env(spec) | known

@@ -166,6 +166,14 @@ def test_a_host_without_routes_still_opens_the_port(front: Front) -> None:
     assert front.hosts("http.8080") == {}
 
 
+def test_a_gateway_that_does_not_exist_is_named_where_it_is_asked_for(front: Front) -> None:
+    front.apply(gateway("web", http("*")), routes("a", "a.org", gateways=("web", "mesh", "wbe")))
+    (problem,) = front.problems()
+    assert (problem.code, problem.path) == (Code.UNKNOWN_GATEWAY, "spec.gateways[2]")
+    front.apply(gateway("wbe", http("*", port=81)))
+    assert front.problems() == []
+
+
 def test_a_table_binds_every_host_it_shares_with_a_server(front: Front) -> None:
     front.apply(
         gateway("web", http("a.example.com", "*.b.example.com", "c.org")),
@@ -589,6 +597,39 @@ def test_every_protocol_of_plaintext_http(front: Front) -> None:
     ]
     front.apply(gateway("web", *servers))
     assert list(front.listeners()) == [f"0.0.0.0_700{i}" for i in range(4)]
+
+
+def test_what_stands_before_a_gateway(front: Front, tmp_path: Path) -> None:
+    node = front.mesh.proxies.get(front.node)
+    assert node is not None
+    topology = {
+        "numTrustedProxies": 2.0,
+        "forwardClientCertDetails": "APPEND_FORWARD",
+        "proxyProtocol": {},
+    }
+    metadata = {"PROXY_CONFIG": {"gatewayTopology": topology}}
+    front.mesh.proxies.set(front.node, msgspec.structs.replace(node, metadata=metadata))
+    front.apply(gateway("web", http("*")))
+    listener = front.listeners()["0.0.0.0_8080"]
+    assert listener["listener_filters"][0]["name"] == "envoy.filters.listener.proxy_protocol"
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["xff_num_trusted_hops"] == 2
+    assert manager["forward_client_cert_details"] == "APPEND_FORWARD"
+    accepted(front.mesh.protos, static_bootstrap(front.mesh, front.node), tmp_path)
+
+
+def test_grpc_web_is_translated(front: Front) -> None:
+    web = {"port": {"number": 80, "name": "web", "protocol": "GRPC-WEB"}, "hosts": ["a.org"]}
+    front.apply(gateway("web", web, http("b.org"), http("*", port=81)))
+    filters = {
+        name: [
+            f["name"]
+            for f in found["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+        ]
+        for name, found in front.listeners().items()
+    }
+    assert filters["0.0.0.0_8080"][0] == "envoy.filters.http.grpc_web"
+    assert "envoy.filters.http.grpc_web" not in filters["0.0.0.0_81"]
 
 
 def test_a_change_of_routes_for_the_mesh_leaves_gateways_alone(front: Front) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from meltemi.compile import ir, names
 from meltemi.compile.settings import MeshSettings, Paths
+from meltemi.model.service import Protocol
 
 TYPE = "type.googleapis.com/envoy.extensions.filters"
 Json = dict[str, Any]
@@ -18,6 +19,7 @@ _ADS = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 _FAULT = {"name": "envoy.filters.http.fault", "type": "http.fault.v3.HTTPFault"}
 _CORS = {"name": "envoy.filters.http.cors", "type": "http.cors.v3.Cors"}
 _GRPC = {"name": "envoy.filters.http.grpc_stats", "type": "http.grpc_stats.v3.FilterConfig"}
+_GRPC_WEB = {"name": "envoy.filters.http.grpc_web", "type": "http.grpc_web.v3.GrpcWeb"}
 _ROUTER = {"name": "envoy.filters.http.router", "type": "http.router.v3.Router"}
 
 _OUTBOUND_FILTERS = (_FAULT, _CORS, _ROUTER)
@@ -97,6 +99,8 @@ def connection_manager(
     edge = side is ir.Side.EDGE
     entries = _INBOUND_FILTERS if side is ir.Side.SERVER else _OUTBOUND_FILTERS
     http_filters = [_http_filter(entry) for entry in entries]
+    if plan.protocol is Protocol.GRPC_WEB:
+        http_filters.insert(0, _http_filter(_GRPC_WEB))
     if plan.dynamic_hosts:
         http_filters.insert(-1, _dynamic_hosts())
     passes = side is ir.Side.CLIENT
@@ -121,8 +125,11 @@ def connection_manager(
         "server_header_transformation": "PASS_THROUGH" if passes else "OVERWRITE",
         "request_headers_timeout": "30s" if edge else "0s",
     }
+    if plan.trusted_hops:
+        config["xff_num_trusted_hops"] = plan.trusted_hops
     if side is not ir.Side.CLIENT:
-        config["forward_client_cert_details"] = "SANITIZE_SET" if edge else "APPEND_FORWARD"
+        default = "SANITIZE_SET" if edge else "APPEND_FORWARD"
+        config["forward_client_cert_details"] = plan.client_certificates or default
         config["set_current_client_cert_details"] = {"subject": True, "dns": True, "uri": True}
     if isinstance(routes, str):
         config["rds"] = {"route_config_name": routes, "config_source": _ADS}

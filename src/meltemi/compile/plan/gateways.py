@@ -17,7 +17,7 @@ from meltemi.compile.plan.gateway_servers import (
 )
 from meltemi.compile.plan.l4 import PlannedL4, tcp_routes, tls_routes
 from meltemi.compile.plan.secrets import Secrets
-from meltemi.compile.scope import ScopeKey
+from meltemi.compile.scope import ScopeKey, Topology, topology_of
 from meltemi.model.gateway import (
     AutoPassthrough,
     ClientCheck,
@@ -49,7 +49,7 @@ def plan(
 ) -> GatewayPlan:
     """Everything a gateway proxy serves. `tables`: those that name a gateway, in any order."""
     merged = merge(scope, gateways, target_ports)
-    planner = _Planner(Binder(scope, tables, resolver), secrets)
+    planner = _Planner(Binder(scope, tables, resolver), secrets, topology_of(scope))
     listeners = [found for place in merged.places if (found := planner.listener(place))]
     problems = dict.fromkeys((*merged.problems, *planner.problems, *planner.binder.problems))
     return GatewayPlan(tuple(listeners), planner.routes, tuple(problems))
@@ -58,8 +58,9 @@ def plan(
 class _Planner:
     """Plans the places of one scope; collects their route configurations and problems."""
 
-    def __init__(self, binder: Binder, secrets: Secrets) -> None:
+    def __init__(self, binder: Binder, secrets: Secrets, topology: Topology) -> None:
         self.binder = binder
+        self._topology = topology
         self._secrets = secrets
         self.routes: dict[str, tuple[ir.VirtualHost, ...]] = {}
         self.problems: list[Problem] = []
@@ -82,6 +83,7 @@ class _Planner:
             port=place.port,
             chains=tuple(chains),
             inspects_tls=place.speech is Speech.TLS,
+            proxy_protocol=self._topology.proxy_protocol is not None,
             sources=tuple(dict.fromkeys(b.gateway.source for b in place.servers)),
         )
 
@@ -94,7 +96,7 @@ class _Planner:
         return ir.FilterChain(
             name=name,
             match=ir.ChainMatch(),
-            network=_http(place, name),
+            network=self._http(place, name, place.servers),
             source=first.gateway.source,
             path=first.server.path,
         )
@@ -140,7 +142,7 @@ class _Planner:
         )
         others = [b for b in place.servers if b is not bound]
         self.routes[name] = self.binder.virtual_hosts((bound,), others)
-        return self._chain(bound, match, _http(place, name), tls)
+        return self._chain(bound, match, self._http(place, name, (bound,)), tls)
 
     def _passing(self, bound: Bound, place: Place) -> Iterator[ir.FilterChain]:
         """TLS that goes on as it is, by the `tls` rules of what binds to the server."""
@@ -169,6 +171,17 @@ class _Planner:
             seen.add(route.subnets)
             where = ir.ChainMatch(sni=match.sni, addresses=route.subnets, transport=match.transport)
             yield self._chain(bound, where, _tcp(place, route, mongo=mongo), tls, route)
+
+    def _http(self, place: Place, routes: str, servers: Sequence[Bound]) -> ir.Http:
+        """Where some server speaks gRPC-Web, it is translated: other requests are left alone."""
+        web = any(bound.server.protocol is Protocol.GRPC_WEB for bound in servers)
+        return ir.Http(
+            prefix=_prefix(place),
+            routes=routes,
+            protocol=Protocol.GRPC_WEB if web else Protocol.HTTP,
+            trusted_hops=self._topology.trusted_hops,
+            client_certificates=self._topology.client_certificates,
+        )
 
     def _l4(
         self, bound: Bound, rules: Callable[[RouteTable, Client, Resolver], PlannedL4]
@@ -270,10 +283,6 @@ _MODES = {
 
 def _prefix(place: Place) -> str:
     return f"outbound_{place.address}_{place.port}"
-
-
-def _http(place: Place, routes: str) -> ir.Http:
-    return ir.Http(prefix=_prefix(place), routes=routes)
 
 
 def _tcp(place: Place, route: ir.L4Route, *, mongo: bool = False) -> ir.Tcp:
