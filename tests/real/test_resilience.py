@@ -59,7 +59,8 @@ async def test_killing_the_api_loses_no_acknowledged_write(mesh: Mesh) -> None:
         while not stopping.is_set():
             number += 1
             name = f"kept-{writer}-{number}"
-            body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+            meta = {"name": name, "namespace": "kept"}
+            body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta}
             try:
                 await client.create({**body, "data": {"n": str(number)}})
                 acknowledged.append(name)
