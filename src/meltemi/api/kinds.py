@@ -141,6 +141,7 @@ def _kubernetes() -> tuple[Kind, ...]:
         kind("apps", "v1", "ReplicaSet", "replicasets", "rs", sub=_SCALE, categories=every),
         kind("apps", "v1", "StatefulSet", "statefulsets", "sts", sub=_SCALE, categories=every),
         kind("apps", "v1", "DaemonSet", "daemonsets", "ds", sub=_STATUS, categories=every),
+        kind("apps", "v1", "ControllerRevision", "controllerrevisions"),
         kind("batch", "v1", "Job", "jobs", sub=_STATUS, categories=every),
         kind("batch", "v1", "CronJob", "cronjobs", "cj", sub=_STATUS, categories=every),
         kind(

@@ -24,7 +24,9 @@ from meltemi.local.apiserver.server import running
 
 Object = dict[str, Any]
 _KINDS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "Pod")
-_KINDS += ("EndpointSlice", "Event")
+_KINDS += ("EndpointSlice", "Event", "Endpoints", "CronJob", "ControllerRevision")
+_KINDS += ("PersistentVolumeClaim", "PodDisruptionBudget")
+_NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "meltemi"}}
 
 
 class Cluster:
@@ -153,6 +155,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(running(tmp_path, [sock]))
         client = await stack.enter_async_context(Client(access_from_file(server.kubeconfig)))
+        await client.create(_NODE)
         found, seed = Cluster(client), random.Random(7)
         informers = [
             Informer(client, Selection(kind), found.deliver, random=seed) for kind in _KINDS

@@ -6,6 +6,7 @@ import msgspec
 
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import JsonObject
+from meltemi.local.controllers import revisions
 from meltemi.local.controllers.cache import is_leaving
 from meltemi.local.controllers.pods import (
     is_active,
@@ -14,8 +15,8 @@ from meltemi.local.controllers.pods import (
     labels_of,
     pod_from_template,
 )
+from meltemi.local.controllers.revisions import REVISION_LABEL
 from meltemi.local.controllers.rollout import template_hash
-from meltemi.local.controllers.statefulsets import REVISION_LABEL
 from meltemi.local.controllers.writes import Writes
 
 
@@ -65,7 +66,9 @@ class DaemonSets:
         if found is None:
             return
         if not is_leaving(found):
-            todo = plan(found, self._cache.owned(found, "Pod"))
+            name, owned = found["metadata"]["name"], self._cache.owned(found, "Pod")
+            await revisions.keep(self._writes, found, [f"{name}-{_revision(pod)}" for pod in owned])
+            todo = plan(found, owned)
             await self._writes.delete_pods(found, list(todo.delete))
             template = found["spec"]["template"]
             labels = {REVISION_LABEL: template_hash(template)}

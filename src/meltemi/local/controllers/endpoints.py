@@ -10,7 +10,7 @@ from meltemi.local.controllers.writes import Writes
 
 MANAGER = "endpointslice-controller.k8s.io"
 SERVICE_LABEL = "kubernetes.io/service-name"
-_MANAGED = "endpointslice.kubernetes.io/managed-by"
+MANAGED = "endpointslice.kubernetes.io/managed-by"
 _MOST = 1000
 
 
@@ -117,7 +117,7 @@ class EndpointSlices:
             s
             for s in self._cache.list("EndpointSlice", key.namespace)
             if labels_of(s).get(SERVICE_LABEL) == key.name
-            and labels_of(s).get(_MANAGED) == MANAGER
+            and labels_of(s).get(MANAGED) == MANAGER
             and not is_leaving(s)
         ]
         wanted = slices(service, self._cache.list("Pod", key.namespace))
@@ -146,7 +146,7 @@ def is_selecting(service: JsonObject) -> bool:
 
 
 def _labels(service: JsonObject) -> Mapping[str, str]:
-    labels = {**labels_of(service), SERVICE_LABEL: service["metadata"]["name"], _MANAGED: MANAGER}
+    labels = {**labels_of(service), SERVICE_LABEL: service["metadata"]["name"], MANAGED: MANAGER}
     if service["spec"].get("clusterIP") == "None":
         labels["service.kubernetes.io/headless"] = ""
     return labels

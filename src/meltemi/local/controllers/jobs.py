@@ -18,6 +18,7 @@ from meltemi.local.controllers.pods import (
 )
 from meltemi.local.controllers.writes import Writes
 
+INDEX = "batch.kubernetes.io/job-completion-index"
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0
 """Seconds before a failed pod is replaced: doubled with each failure, as in Kubernetes."""
 
@@ -32,6 +33,8 @@ class End(msgspec.Struct, frozen=True):
 
 class Plan(msgspec.Struct, frozen=True):
     create: int = 0
+    indexes: tuple[int, ...] = ()
+    """The numbers of the pods to create, where each has one."""
     delete: tuple[JsonObject, ...] = ()
     end: End | None = None
     again: float | None = None
@@ -41,13 +44,15 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(job: JsonObject, owned: Sequence[JsonObject], now: datetime.datetime) -> Plan:
     spec = job["spec"]
     active = tuple(pod for pod in owned if is_active(pod))
-    succeeded, failed = _ended(owned, "Succeeded"), _ended(owned, "Failed")
+    succeeded, failed = _succeeded(job, owned), _ended(owned, "Failed")
     completions, parallel = spec.get("completions"), spec.get("parallelism", 1)
     wanted = completions if completions is not None else max(1, len(active) + succeeded)
     if succeeded and succeeded >= wanted:
         reason = "CompletionsReached"
         return Plan(end=End("Complete", reason, "Reached expected number of succeeded pods"))
-    if failed > spec.get("backoffLimit", 6):
+    limit = spec.get("backoffLimit", 6)
+    restarts = sum(map(_restarts, active))
+    if failed > limit or (restarts >= max(limit, 1) and _restarts_in_place(spec)):
         message = "Job has reached the specified backoff limit"
         return Plan(delete=active, end=End("Failed", "BackoffLimitExceeded", message))
     left = _deadline(job, now)
@@ -64,7 +69,57 @@ def plan(job: JsonObject, owned: Sequence[JsonObject], now: datetime.datetime) -
     pause = _pause(owned, failed, now)
     if room > 0 and pause > 0:
         return Plan(again=pause if left is None else min(pause, left))
-    return Plan(create=max(0, room), again=left)
+    room = max(0, room)
+    return Plan(create=room, indexes=_free_indexes(job, owned)[:room], again=left)
+
+
+def is_indexed(job: JsonObject) -> bool:
+    return bool(job["spec"].get("completionMode") == "Indexed")
+
+
+def index_of(pod: JsonObject) -> int:
+    """The number of a pod of an indexed Job; -1 without one."""
+    return int((pod["metadata"].get("annotations") or {}).get(INDEX, "-1"))
+
+
+def _succeeded(job: JsonObject, owned: Sequence[JsonObject]) -> int:
+    if is_indexed(job):
+        return len(completed_indexes(job, owned))
+    return _ended(owned, "Succeeded")
+
+
+def completed_indexes(job: JsonObject, owned: Sequence[JsonObject]) -> Sequence[int]:
+    wanted = range(job["spec"].get("completions") or 0)
+    done = {index_of(pod) for pod in owned if phase(pod) == "Succeeded"}
+    return [index for index in wanted if index in done]
+
+
+def _free_indexes(job: JsonObject, owned: Sequence[JsonObject]) -> tuple[int, ...]:
+    """The numbers nobody works on, and nobody has finished."""
+    if not is_indexed(job):
+        return ()
+    busy = {index_of(pod) for pod in owned if phase(pod) != "Failed"}
+    return tuple(i for i in range(job["spec"].get("completions") or 0) if i not in busy)
+
+
+def spans(indexes: Sequence[int]) -> str:
+    """Numbers as the API writes them: 0-2,5."""
+    found: list[list[int]] = []
+    for index in indexes:
+        if found and index == found[-1][-1] + 1:
+            found[-1][1:] = [index]
+        else:
+            found.append([index])
+    return ",".join("-".join(map(str, span)) for span in found)
+
+
+def _restarts_in_place(spec: JsonObject) -> bool:
+    return bool(spec["template"]["spec"].get("restartPolicy") == "OnFailure")
+
+
+def _restarts(pod: JsonObject) -> int:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return sum(int(status.get("restartCount", 0)) for status in statuses)
 
 
 def _ended(owned: Sequence[JsonObject], how: str) -> int:
@@ -101,25 +156,47 @@ def status_of(
     status: JsonObject = {
         "active": len(active),
         "ready": sum(map(is_ready, active)),
-        "succeeded": _ended(owned, "Succeeded"),
+        "succeeded": _succeeded(job, owned),
         "failed": _ended(owned, "Failed"),
     }
-    if not job["spec"].get("suspend"):
-        status["startTime"] = (job.get("status") or {}).get("startTime") or stamp
+    if is_indexed(job):
+        status["completedIndexes"] = spans(completed_indexes(job, owned))
+    before = job.get("status") or {}
+    is_suspended = bool(job["spec"].get("suspend"))
+    if not is_suspended:
+        status["startTime"] = before.get("startTime") or stamp
+    conditions = _suspension(job, is_suspended, stamp)
     if end is not None:
-        status["conditions"] = [
-            {
-                "type": end.kind,
-                "status": "True",
-                "reason": end.reason,
-                "message": end.message,
-                "lastProbeTime": stamp,
-                "lastTransitionTime": stamp,
-            }
-        ]
+        conditions.append(_condition(end.kind, "True", end.reason, end.message, stamp))
         if end.kind == "Complete":
             status["completionTime"] = stamp
+    if conditions:
+        status["conditions"] = conditions
     return status
+
+
+def _suspension(job: JsonObject, is_suspended: bool, stamp: str) -> list[JsonObject]:
+    """The condition Suspended, once the Job was suspended for the first time."""
+    before = condition(job, "Suspended")
+    value = "True" if is_suspended else "False"
+    if before.get("status") == value:
+        return [before]
+    if not is_suspended and not before:
+        return []
+    reason, message = ("JobSuspended", "Job suspended") if is_suspended else (
+        "JobResumed", "Job resumed")  # fmt: skip
+    return [_condition("Suspended", value, reason, message, stamp)]
+
+
+def _condition(kind: str, status: str, reason: str, message: str, stamp: str) -> JsonObject:
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastProbeTime": stamp,
+        "lastTransitionTime": stamp,
+    }
 
 
 def seconds_to_live(job: JsonObject, now: datetime.datetime) -> float | None:
@@ -151,7 +228,10 @@ class Jobs:
             return None
         todo = plan(found, self._cache.owned(found, "Pod"), now)
         await self._writes.delete_pods(found, list(todo.delete))
-        await self._writes.create_pods(found, [_pod(found) for _ in range(todo.create)])
+        pods = [_pod(found) for _ in range(todo.create)]
+        if is_indexed(found):
+            pods = [_indexed_pod(found, index) for index in todo.indexes]
+        await self._writes.create_pods(found, pods)
         owned = self._cache.owned(found, "Pod")
         await self._writes.status(found, status_of(found, owned, todo.end, now))
         if todo.end is not None:
@@ -171,3 +251,18 @@ def _pod(job: JsonObject) -> JsonObject:
         "batch.kubernetes.io/controller-uid": uid,
     }
     return pod_from_template(job, job["spec"]["template"], labels=labels)
+
+
+def _indexed_pod(job: JsonObject, index: int) -> JsonObject:
+    """A pod that knows its number: by annotation, label, host name and variable."""
+    pod = _pod(job)
+    meta, spec, name = pod["metadata"], pod["spec"], job["metadata"]["name"]
+    meta["annotations"] = {**meta.get("annotations", {}), INDEX: str(index)}
+    meta["labels"] = {**meta["labels"], INDEX: str(index)}
+    meta["generateName"] = f"{name}-{index}-"
+    spec.setdefault("hostname", f"{name}-{index}")
+    source = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}
+    for container in (*spec["containers"], *(spec.get("initContainers") or ())):
+        variable = {"name": "JOB_COMPLETION_INDEX", "valueFrom": source}
+        container["env"] = [*(container.get("env") or ()), variable]
+    return pod

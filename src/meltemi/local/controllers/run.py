@@ -9,9 +9,12 @@ from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import Client, JsonObject
 from meltemi.kube.informer import Informer
 from meltemi.kube.paths import Selection
+from meltemi.local.controllers.budgets import Budgets
 from meltemi.local.controllers.cache import Cache, controller_of
+from meltemi.local.controllers.cronjobs import CronJobs
 from meltemi.local.controllers.daemonsets import DaemonSets
 from meltemi.local.controllers.deployments import Deployments
+from meltemi.local.controllers.endpoint_objects import EndpointMirror, EndpointObjects
 from meltemi.local.controllers.endpoints import SERVICE_LABEL, EndpointSlices, is_selecting
 from meltemi.local.controllers.events import Events
 from meltemi.local.controllers.jobs import Jobs
@@ -29,10 +32,17 @@ _KINDS = (
     "ReplicaSet",
     "StatefulSet",
     "DaemonSet",
+    "ControllerRevision",
+    "CronJob",
     "Job",
+    "Endpoints",
+    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
+    "Node",
     "Pod",
 )
-_OWNERS = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"})
+_OWNERS = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob"})
+_OWN_QUEUE = _OWNERS | {"Service", "Endpoints", "PodDisruptionBudget"}
 
 
 class Controllers:
@@ -53,7 +63,11 @@ class Controllers:
             "StatefulSet": StatefulSets(writes("statefulset-controller")).reconcile,
             "DaemonSet": DaemonSets(writes("daemonset-controller")).reconcile,
             "Job": Jobs(writes("job-controller")).reconcile,
+            "CronJob": CronJobs(writes("cronjob-controller")).reconcile,
             "Service": EndpointSlices(writes("endpoint-slice-controller")).reconcile,
+            "EndpointObjects": EndpointObjects(writes("endpoint-controller")).reconcile,
+            "Endpoints": EndpointMirror(writes("endpoint-slice-mirroring-controller")).reconcile,
+            "PodDisruptionBudget": Budgets(writes("controllermanager")).reconcile,
             "Pod": Scheduler(writes("default-scheduler"), client, node_name).reconcile,
         }
         self.queues = {kind: Queue(kind, run, random) for kind, run in reconcilers.items()}
@@ -71,8 +85,10 @@ class Controllers:
     def _changed(self, key: ObjectKey, before: JsonObject | None, after: JsonObject | None) -> None:
         if not self._is_ready:
             return
-        if key.kind in _OWNERS or key.kind == "Service":
+        if key.kind in _OWN_QUEUE:
             self._add(key.kind, key.namespace, key.name)
+        if key.kind in ("Service", "Endpoints"):
+            self._add_service(key.namespace, key.name)
         for data in (before, after):
             owner = controller_of(data) if data is not None else None
             if owner is not None and owner["kind"] in _OWNERS:
@@ -80,11 +96,29 @@ class Controllers:
         if key.kind == "EndpointSlice":
             service = labels_of(after or before).get(SERVICE_LABEL)
             if service:
-                self._add("Service", key.namespace, service)
+                self._add_service(key.namespace, service)
         if key.kind == "ReplicaSet" and after is not None and controller_of(after) is None:
             self._may_be_adopted("Deployment", key, after)
+        if key.kind == "Node":
+            self._node_changed(before, after)
         if key.kind == "Pod":
             self._pod_changed(key, before, after)
+
+    def _add_service(self, namespace: str, name: str) -> None:
+        """A Service's slices, its Endpoints, and slices of Endpoints that somebody wrote."""
+        self._add("Service", namespace, name)
+        self.queues["EndpointObjects"].add(ObjectKey("Service", namespace, name))
+        self._add("Endpoints", namespace, name)
+
+    def _node_changed(self, before: JsonObject | None, after: JsonObject | None) -> None:
+        """Pods that found no place may find one now."""
+        same = (before or {}).get("spec") == (after or {}).get("spec")
+        if same and labels_of(before) == labels_of(after):
+            return
+        for pod in self.cache.every("Pod"):
+            if is_waiting(pod):
+                meta = pod["metadata"]
+                self.queues["Pod"].add(ObjectKey("Pod", meta["namespace"], meta["name"]))
 
     def _add(self, kind: str, namespace: str, name: str) -> None:
         self.queues[kind].add(ObjectKey(kind, namespace, name))
@@ -97,7 +131,9 @@ class Controllers:
         for service in self.cache.list("Service", key.namespace):
             selector = (service["spec"].get("selector") or {}).items()
             if is_selecting(service) and (selector <= was.items() or selector <= now.items()):
-                self._add("Service", key.namespace, service["metadata"]["name"])
+                self._add_service(key.namespace, service["metadata"]["name"])
+        for budget in self.cache.list("PodDisruptionBudget", key.namespace):
+            self._add("PodDisruptionBudget", key.namespace, budget["metadata"]["name"])
         if after is None:
             self._pod_ended(key, before)
             return
