@@ -143,6 +143,12 @@ def bookinfo(own_network: None) -> Iterator[Mesh]:
     yield from running_mesh("--demo", "bookinfo")
 
 
+@pytest.fixture(scope="module")
+def platform(own_network: None) -> Iterator[Mesh]:
+    """The platform with its control plane and gateway, and no application."""
+    yield from running_mesh()
+
+
 @pytest.fixture
 def mesh(bookinfo: Mesh) -> Iterator[Mesh]:
     """The shared mesh without any routing rule; afterwards no proxy may have refused anything."""

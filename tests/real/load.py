@@ -11,9 +11,12 @@ import aiohttp
 class Load:
     """Asks for a URL until stopped, a few at once; counts the answers."""
 
-    def __init__(self, url: str, *, at_once: int = 4, most: int = 20_000) -> None:
+    def __init__(
+        self, url: str, *, at_once: int = 4, most: int = 20_000, keeps_alive: bool = True
+    ) -> None:
         self._url = url
         self._at_once = at_once
+        self._keeps_alive = keeps_alive
         self._left = most
         self.answers: Counter[int | str] = Counter()
         self._stopping = asyncio.Event()
@@ -41,7 +44,11 @@ class Load:
 
     async def _run(self) -> None:
         limits = aiohttp.ClientTimeout(total=15)
-        async with aiohttp.ClientSession(timeout=limits) as session, asyncio.TaskGroup() as group:
+        connector = aiohttp.TCPConnector(force_close=not self._keeps_alive)
+        async with (
+            aiohttp.ClientSession(timeout=limits, connector=connector) as session,
+            asyncio.TaskGroup() as group,
+        ):
             for _ in range(self._at_once):
                 group.create_task(self._visitor(session), name="visitor")
 

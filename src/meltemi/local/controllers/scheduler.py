@@ -62,7 +62,7 @@ def _fits(term: JsonObject, labels: Mapping[str, str], name: str) -> bool:
 
 
 def _holds(rule: JsonObject, value: str | None) -> bool:
-    values = rule.get("values") or ()
+    values: Sequence[str] = rule.get("values") or ()
     match rule["operator"]:
         case "In":
             return value in values

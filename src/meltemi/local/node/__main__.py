@@ -25,7 +25,7 @@ from meltemi.local import controllers
 from meltemi.local.home import Home
 from meltemi.local.images.store import ImageStore
 from meltemi.local.images.table import BadTable, Table, table_of
-from meltemi.local.node import cgroups, names, publish, register, vips
+from meltemi.local.node import api_access, cgroups, names, publish, register, vips
 from meltemi.local.node.api import Api
 from meltemi.local.node.balancer import Balancer
 from meltemi.local.node.claims import Claims
@@ -159,6 +159,7 @@ async def _serve(
             machine.claims.run(),
             register.heartbeat(machine),
             api.measure(),
+            api_access.serve(machine),
         )
         for task in late:
             group.create_task(task, name="node")

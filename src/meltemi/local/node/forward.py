@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from typing import cast
+from typing import Protocol, cast
 
 from meltemi.local.node.services import Port, ServiceTable, Virtual
 from meltemi.local.node.vips import affinity
@@ -15,6 +15,14 @@ _CALLER_SECONDS = 60.0
 _MOST_CALLERS = 1024
 
 Far = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Targets(Protocol):
+    """Where to carry what comes."""
+
+    def targets(self, client: str, protocol: str) -> list[tuple[str, int]]:
+        """Endpoints in the order to try them."""
+        ...
 
 
 class Route:
@@ -43,7 +51,7 @@ class Route:
         return next((p for p in ports if (p.port, p.protocol) == (self._port, protocol)), None)
 
 
-async def serve_tcp(listening: socket.socket, route: Route) -> None:
+async def serve_tcp(listening: socket.socket, route: Targets) -> None:
     """Accept until cancelled."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -59,7 +67,7 @@ async def serve_tcp(listening: socket.socket, route: Route) -> None:
         await server.serve_forever()
 
 
-async def _reach(route: Route, client: str) -> Far:
+async def _reach(route: Targets, client: str) -> Far:
     """Connect to the first endpoint that answers. Raises OSError without any."""
     for ip, port in route.targets(client, "TCP"):
         with contextlib.suppress(OSError):

@@ -47,7 +47,7 @@ class Prober:
                     return await self._grpc(probe.grpc)
                 if probe.exec is not None:
                     code, said = await run(probe.exec.command, probe.timeout_seconds)
-                    return Verdict(code == 0, said.strip()[:_SHOWN])
+                    return Verdict(code == 0, said.strip()[:_SHOWN] or f"exit code {code}")
         except TimeoutError:
             return Verdict(False, f"no answer within {probe.timeout_seconds} s")
         return Verdict(True)

@@ -48,8 +48,9 @@ def enter_root(root: Root) -> None:
     os.chroot(new)
     os.chdir("/")
     if root.readonly:
+        volumes = {mount.target.rstrip("/") for mount in root.mounts}
         for name in os.listdir("/"):
-            if name not in _SPECIAL and os.path.ismount(f"/{name}"):
+            if name not in _SPECIAL and f"/{name}" not in volumes and os.path.ismount(f"/{name}"):
                 with contextlib.suppress(OSError):
                     flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY
                     syscalls.mount("", f"/{name}", flags=flags)
