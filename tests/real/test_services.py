@@ -260,7 +260,8 @@ def test_a_stateful_pod_finds_its_data_again(shop: Mesh) -> None:
     assert before != after
     assert ask(shop, "cat", "/data/x", pod="db-1") == "kept\n"
     assert ask(shop, "sh", "-c", "ls /data", pod="db-0") == ""
-    assert "Bound" in shop.kubectl("get", "pvc", "data-db-1")
+    claimed = shop.kubectl("get", "pvc", "data-db-1", "-o", "jsonpath={.status.phase}")
+    assert claimed == "Bound"
     assert ask(shop, "sh", "-c", "echo world | nc -w 2 db-1.db 9000") == "hello world\n"
 
 
@@ -312,7 +313,6 @@ def test_a_job_and_a_cron_job_run_to_their_end(shop: Mesh) -> None:
     shop.kubectl("create", "job", "now", "--from=cronjob/tick")
     shop.kubectl("wait", "--for=condition=Complete", "job/now", "--timeout=30s")
     assert shop.kubectl("logs", "job/now") == "tock\n"
-    assert "*/1 * * * *" in shop.kubectl("get", "cronjob", "tick")
     shop.kubectl("delete", "cronjob/tick", "job/now")
 
 

@@ -63,6 +63,8 @@ def _probe(probe: Json) -> None:
     if "httpGet" in probe:
         probe["httpGet"].setdefault("path", "/")
         probe["httpGet"].setdefault("scheme", "HTTP")
+    if "grpc" in probe:
+        probe["grpc"].setdefault("service", "")
 
 
 def _volume(volume: Json) -> None:
@@ -97,8 +99,61 @@ def _replicas(data: Json) -> None:
     _template(spec)
 
 
-def _templated(data: Json) -> None:
-    _template(_spec(data))
+def _stateful_set(data: Json) -> None:
+    _replicas(data)
+    spec = _spec(data)
+    spec.setdefault("podManagementPolicy", "OrderedReady")
+    spec.setdefault("revisionHistoryLimit", 10)
+    strategy = spec.setdefault("updateStrategy", {})
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        strategy.setdefault("rollingUpdate", {}).setdefault("partition", 0)
+    for claim in spec.get("volumeClaimTemplates") or ():
+        _spec(claim).setdefault("volumeMode", "Filesystem")
+
+
+def _daemon_set(data: Json) -> None:
+    spec = _spec(data)
+    spec.setdefault("revisionHistoryLimit", 10)
+    strategy = spec.setdefault("updateStrategy", {})
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", 1)
+        rolling.setdefault("maxSurge", 0)
+    _template(spec)
+
+
+def _job(data: Json) -> None:
+    spec = _spec(data)
+    if spec.get("completions") is None and spec.get("parallelism") is None:
+        spec["completions"] = 1
+    for field, value in (
+        ("parallelism", 1),
+        ("backoffLimit", 6),
+        ("completionMode", "NonIndexed"),
+        ("suspend", False),
+    ):
+        if spec.get(field) is None:
+            spec[field] = value
+    _template(spec)
+    uid = data["metadata"].get("uid")
+    if uid and not spec.get("manualSelector") and not spec.get("selector"):
+        _select_own(spec, uid, data["metadata"]["name"])
+
+
+def _select_own(spec: Json, uid: str, name: str) -> None:
+    """A Job finds its pods by labels that no other Job's pods have."""
+    spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+    own = {"controller-uid": uid, "job-name": name}
+    own |= {f"batch.kubernetes.io/{key}": value for key, value in own.items()}
+    meta = spec["template"].setdefault("metadata", {})
+    meta["labels"] = {**(meta.get("labels") or {}), **own}
+
+
+def _claim(data: Json) -> None:
+    _spec(data).setdefault("volumeMode", "Filesystem")
+    data.setdefault("status", {"phase": "Pending"})
 
 
 def _service(data: Json) -> None:
@@ -179,9 +234,10 @@ _DEFAULTS: dict[str, Callable[[Json], None]] = {
     "Pod": _pod,
     "Deployment": _deployment,
     "ReplicaSet": _replicas,
-    "StatefulSet": _replicas,
-    "DaemonSet": _templated,
-    "Job": _templated,
+    "StatefulSet": _stateful_set,
+    "DaemonSet": _daemon_set,
+    "Job": _job,
+    "PersistentVolumeClaim": _claim,
     "Service": _service,
     "Namespace": _namespace,
     "Secret": _secret,

@@ -1,7 +1,7 @@
 """What the API refuses, with the field named."""
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -146,7 +146,10 @@ def _selected(data: Json, before: Json | None) -> Iterator[Cause]:
             "spec.template.metadata.labels",
             f"Invalid value: {labels}: `selector` does not match template `labels`",
         )
-    yield from _containers(spec["template"].get("spec") or {}, "spec.template.spec")
+    claims = [
+        str((t.get("metadata") or {}).get("name")) for t in spec.get("volumeClaimTemplates") or ()
+    ]
+    yield from _containers(spec["template"].get("spec") or {}, "spec.template.spec", claims)
 
 
 def _pod(data: Json, before: Json | None) -> Iterator[Cause]:
@@ -154,11 +157,12 @@ def _pod(data: Json, before: Json | None) -> Iterator[Cause]:
         yield from _containers(data["spec"], "spec")
 
 
-def _containers(spec: Json, path: str) -> Iterator[Cause]:
+def _containers(spec: Json, path: str, claims: Iterable[str] = ()) -> Iterator[Cause]:
+    """`claims`: volumes that a StatefulSet's templates add."""
     if not spec.get("containers"):
         yield f"{path}.containers", "Required value"
     seen: set[str] = set()
-    volumes = {v.get("name") for v in spec.get("volumes") or ()}
+    volumes = {*claims, *(v.get("name") for v in spec.get("volumes") or ())}
     for field in ("initContainers", "containers"):
         for i, container in enumerate(spec.get(field) or ()):
             where = f"{path}.{field}[{i}]"

@@ -13,9 +13,8 @@ _CURL_IMAGE = Image(program="curl", tools={**_CURL, "nslookup": "nslookup"})
 _FORTIO = Image(program="fortio", arguments=("server",), tools={"fortio": "fortio"})
 _GUNICORN = {"gunicorn": "httpbin"}
 _HTTPBIN = Image(program="httpbin", arguments=("--port", "80"), tools=_GUNICORN)
-_GO_HTTPBIN = Image(
-    program="httpbin", arguments=("--port", "8080"), tools={"go-httpbin": "httpbin"}
-)
+_GO_ARGUMENTS = ("--port", "8080", "--lists")
+_GO_HTTPBIN = Image(program="httpbin", arguments=_GO_ARGUMENTS, tools={"go-httpbin": "httpbin"})
 _ECHO = Image(program="echo")
 _ECHO_80 = Image(program="echo", arguments=("--port", "80"))
 _TCP_ECHO = Image(program="tcp-echo", arguments=("9000", ""), tools={"tcp-echo": "tcp-echo"})
