@@ -41,6 +41,7 @@ check: setup
 	cd web && npm run --silent lint
 
 bench: setup
+	@WITH_BENCH=1 tools/need
 	$(BIN)/python -m bench
 
 golden: setup

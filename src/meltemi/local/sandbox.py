@@ -67,14 +67,14 @@ def enter() -> None:
         syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
         syscalls.mount("tmpfs", "/run", "tmpfs", data="mode=0755")
         os.mkdir("/run/netns")
-        _loopback_up()
+        loopback_up()
     except OSError as error:
         raise SandboxError(
             f"this kernel does not let a user create namespaces ({error}): run as root"
         ) from error
 
 
-def _loopback_up() -> None:
+def loopback_up() -> None:
     """`ip link set lo up`, by the ioctl, since /run and PATH may say little here."""
     import fcntl
     import struct
