@@ -33,10 +33,20 @@ function envoy_on_request(handle)
     .. ',"peer":' .. quoted(peer)
     .. ',"protocol":' .. quoted(info:protocol())
     .. ',"headers":[' .. table.concat(headers, ',') .. ']}'
-  handle:respond({[":status"] = "200", ["content-type"] = "application/json",
+  local status = '200'
+  local own = info:downstreamLocalAddress():match('^[%d.]+')
+  for address, code in (handle:headers():get('x-sick') or ''):gmatch('([%d.]+)=(%d+)') do
+    if address == own or address == '0' then status = code end
+  end
+  handle:respond({[":status"] = status, ["content-type"] = "application/json",
     ["x-from-app"] = "app"}, body)
 end
 """
+
+
+_SLOW = {"delay": {"header_delay": {}, "percentage": {"numerator": 100}}}
+"""`x-envoy-fault-delay-request: 300` makes an answer take 300 ms; `x-sick: ADDRESS=503` spoils
+those of one address (`0`: of all)."""
 
 
 def bootstrap(directory: Path) -> Json:
@@ -95,12 +105,14 @@ def _http(directory: Path) -> Json:
                 "id": "%REQ(X-REQUEST-ID)%",
                 "address": "%DOWNSTREAM_LOCAL_ADDRESS%",
                 "authority": "%REQ(:AUTHORITY)%",
+                "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
             }
         },
     }
     manager = {
         "stat_prefix": "echo",
         "http_filters": [
+            _named("filters.http", "fault", "HTTPFault", _SLOW),
             _named("filters.http", "lua", "Lua", lua),
             _named("filters.http", "router", "Router", {}),
         ],

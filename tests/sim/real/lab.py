@@ -118,6 +118,27 @@ class Lab:
         copies = await self._echo_log.copies({log["id"] for log in copied if log.get("id")})
         return [_seen(answer, logs.get(answer.port, {}), copies) for answer in answers]
 
+    async def send(self, address: str, port: int, request: Request) -> Answer:
+        """One HTTP request from the client's pod to an address of the mesh."""
+        sock = self._here.socket(marked=False)
+        await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        reader, writer = await asyncio.open_connection(sock=sock)
+        try:
+            return await client.http(reader, writer, request, sock.getsockname()[1])
+        finally:
+            writer.close()
+
+    async def arrivals(self, least: int = 0) -> list[dict[str, Any]]:
+        """What reached applications since the last time, once so many requests are there."""
+        found = self._echo_log.read()
+        for _ in range(200):
+            await asyncio.sleep(0.03)
+            more = self._echo_log.read()
+            found += more
+            if not more and len(found) >= least:
+                break
+        return found
+
     async def _one(self, trace: Trace) -> Answer:
         """A stranger meets a gateway at its own port; a client without a proxy is not captured."""
         connection, request = trace.connection, trace.request

@@ -1,5 +1,6 @@
 """Virtual hosts and route configurations."""
 
+import datetime
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -163,12 +164,7 @@ def _forward(kit: Kit, target: Any, action: ir.Forward) -> None:
             item.weight.value = weighted.weight
             item.host_rewrite_literal = weighted.authority
             _edits(item, weighted.headers)
-    if action.timeout is None:
-        target.timeout.SetInParent()
-    else:
-        set_duration(target.timeout, action.timeout)
-    target.max_stream_duration.max_stream_duration.SetInParent()
-    target.max_stream_duration.grpc_timeout_header_max.SetInParent()
+    _timeout(target, action.timeout)
     _rewrite(target, action)
     _retry(kit, target, action.retry, hashed=bool(action.hashes))
     for cluster, percent in action.mirrors:
@@ -178,6 +174,21 @@ def _forward(kit: Kit, target: Any, action: ir.Forward) -> None:
         mirror.disable_shadow_host_suffix_append = True
     for policy in action.hashes:
         _hash(target.hash_policy.add(), policy)
+
+
+def _timeout(target: Any, limit: datetime.timedelta | None) -> None:
+    """No limit unless one is given, but a gRPC client's own deadline always holds.
+
+    Envoy ignores `timeout` as soon as `max_stream_duration` is there; so beside a limit the
+    deadline needs the older field.
+    """
+    if limit is None:
+        target.timeout.SetInParent()
+        target.max_stream_duration.max_stream_duration.SetInParent()
+        target.max_stream_duration.grpc_timeout_header_max.SetInParent()
+        return
+    set_duration(target.timeout, limit)
+    set_duration(target.max_grpc_timeout, limit)
 
 
 def _rewrite(target: Any, action: ir.Forward) -> None:
