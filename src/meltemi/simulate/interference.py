@@ -15,10 +15,6 @@ GRPC_NAMES = (
     "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
     "UNAUTHENTICATED",
 )  # fmt: skip
-_AS_HTTP = {
-    0: 200, 1: 499, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400,
-    12: 501, 14: 503, 16: 401,
-}  # fmt: skip
 
 
 def delay_of(route: ir.Route) -> tuple[float, datetime.timedelta] | None:
@@ -42,9 +38,9 @@ def _aborted(route: ir.Route, abort: Abort, request: Request) -> Response:
         return Response(abort.status or 500, reason, "FI", because=why)
     name = abort.grpc_status.upper()
     code = GRPC_NAMES.index(name) if name in GRPC_NAMES else 2
-    if (request.header("content-type") or "").startswith("application/grpc"):
-        return Response(200, reason, "FI", (("grpc-status", str(code)),), because=why)
-    return Response(_AS_HTTP.get(code, 500), reason, "FI", because=why)
+    is_grpc = (request.header("content-type") or "").startswith("application/grpc")
+    headers = (("grpc-status", str(code)),) if is_grpc else ()
+    return Response(200, reason, "FI", headers, because=why)
 
 
 def preflight(route: ir.Route, cors: Cors, request: Request) -> Response | None:

@@ -82,7 +82,7 @@ def _place(trace: Trace, branch: Branch, place: Place, seen: Seen, served: str) 
     if trace.proxy and trace.route is not None:
         found += _route(trace, seen)
     if seen.app and not is_served:
-        found += _security(place, seen)
+        found += _security(trace, place, seen)
     found += _mirrors(trace, seen)
     return found
 
@@ -95,9 +95,12 @@ def _reached(trace: Trace, seen: Seen) -> Any:
     return seen.app.get("address")
 
 
-def _security(place: Place, seen: Seen) -> list[str]:
-    """What the echo server saw, standing for the destination's sidecar."""
+def _security(trace: Trace, place: Place, seen: Seen) -> list[str]:
+    """What the echo server saw, standing for the destination's sidecar; TLS of the client itself
+    says nothing of the proxy."""
     app = seen.app
+    if place.security == "plain" and trace.connection.speaks is Speaks.TLS:
+        return []
     peer, tls = app.get("peer"), app.get("tls")
     got = "mutual" if peer else "tls" if tls else "plain"
     wanted = place.security

@@ -12,9 +12,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
+from urllib.parse import unquote
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meltemi.base.identity import Identity
@@ -74,8 +75,9 @@ class Lab:
             listening = await asyncio.start_unix_server(_bytes_server(how), path)
             self._stack.callback(listening.close)
         self._start_echo()
-        self._client = await self._start_envoy("client", self._here, authority)
-        self._server = await self._start_envoy("server", self._there, authority)
+        mine = [Identity("cluster.local", "default", "client")]
+        self._client = await self._start_envoy("client", self._here, authority, mine)
+        self._server = await self._start_envoy("server", self._there, authority, self._identities)
         await self._plane.connected(2)
         return self
 
@@ -177,22 +179,9 @@ class Lab:
         """A root, and the echo server's certificate for every identity there is."""
         key = ec.generate_private_key(ec.SECP256R1())
         authority = sign.self_signed(key, "cluster.local", now=_now(), serial=1)
-        names = [x509.UniformResourceIdentifier(one.uri) for one in self._identities]
-        echo_key = ec.generate_private_key(ec.SECP256R1())
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
-            .issuer_name(authority.certificate.subject)
-            .public_key(echo_key.public_key())
-            .serial_number(2)
-            .not_valid_before(_now() - datetime.timedelta(hours=1))
-            .not_valid_after(_now() + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName(names), critical=True)
-            .sign(key, sign.hashes.SHA256())
-        )
-        pem = serialization.Encoding.PEM
-        (self._directory / "echo.crt").write_bytes(certificate.public_bytes(pem))
-        (self._directory / "echo.key").write_bytes(sign.key_pem(echo_key))
+        chain, echo_key = _pair(authority, self._identities)
+        (self._directory / "echo.crt").write_bytes(chain)
+        (self._directory / "echo.key").write_bytes(echo_key)
         (self._directory / "roots.crt").write_bytes(authority.roots)
         return authority
 
@@ -207,7 +196,11 @@ class Lab:
         self._run("echo", self._there, argv)
 
     async def _start_envoy(
-        self, role: str, network: networks.Network, authority: sign.Authority
+        self,
+        role: str,
+        network: networks.Network,
+        authority: sign.Authority,
+        identities: Sequence[Identity],
     ) -> str:
         """An Envoy with a pod's own bootstrap; it waits for a role. Answers its node id."""
         directory = self._directory / role
@@ -234,20 +227,10 @@ class Lab:
         Path(spec.bootstrap_path).write_text(json.dumps(config))
         codec = Codec()
         sds = await self._stack.enter_async_context(SdsServer(spec.sds_path, codec, name=role))
-        key = ec.generate_private_key(ec.SECP256R1())
-        leaf = sign.leaf(
-            authority,
-            key.public_key(),
-            sign.Names(identity=Identity("cluster.local", "default", role)),
-            sign.Subject(role, "default", role, ""),
-            lifetime=datetime.timedelta(hours=12),
-            now=_now(),
-            serial=x509.random_serial_number(),
-        )
-        chain = leaf.public_bytes(serialization.Encoding.PEM)
+        chain, key = _pair(authority, identities)
         sds.publish(
             [
-                codec.certificate_secret(CERTIFICATE, "1", chain, Redacted(sign.key_pem(key))),
+                codec.certificate_secret(CERTIFICATE, "1", chain, Redacted(key)),
                 codec.roots_secret(ROOTS, "1", authority.roots),
             ]
         )
@@ -311,12 +294,34 @@ class _Tail:
 
 def _seen(answer: Answer, log: dict[str, Any], copies: dict[str, list[str]]) -> Seen:
     app: dict[str, Any] = {}
-    if answer.header("x-from-app") or (answer.status == 0 and answer.body.startswith(b"{")):
+    if (answer.header("content-type") or "").startswith("application/grpc"):
+        # Envoy tells gRPC clients what a filter answers in a header.
+        said = unquote(answer.header("grpc-message") or "")
+        app = json.loads(said) if said.startswith("{") else {}
+    elif answer.header("x-from-app") or (answer.status == 0 and answer.body.startswith(b"{")):
         app = json.loads(answer.body)
     addresses = list(copies.get(log["id"], ())) if log.get("id") else []
     if app.get("address") in addresses:
         addresses.remove(app["address"])
     return Seen(answer, log, app, tuple(addresses))
+
+
+def _pair(authority: sign.Authority, identities: Sequence[Identity]) -> tuple[bytes, bytes]:
+    """A certificate for several identities at once, and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [x509.UniformResourceIdentifier(one.uri) for one in identities]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(authority.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_now() - datetime.timedelta(hours=1))
+        .not_valid_after(_now() + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=True)
+        .sign(authority.key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM), sign.key_pem(key)
 
 
 def _bytes_server(how: str) -> Any:
