@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import ssl
 import tempfile
@@ -57,18 +59,21 @@ LEGACY = yaml.safe_dump_all(
                 "volumes": [{"name": "certs", "secret": {"secretName": "legacy"}}],
             },
         },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "legacy", "namespace": "legacy"},
-            "spec": {
-                "selector": {"app": "legacy"},
-                "ports": [
-                    {"name": "http", "port": 80, "targetPort": 8080},
-                    {"name": "https", "port": 443, "targetPort": 8443},
-                ],
-            },
-        },
+        *(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": name, "namespace": "legacy"},
+                "spec": {
+                    "selector": {"app": "legacy"},
+                    "ports": [
+                        {"name": "http", "port": 80, "targetPort": 8080},
+                        {"name": "https", "port": 443, "targetPort": 8443},
+                    ],
+                },
+            }
+            for name in ("legacy", "passed")
+        ),
     ]
 )
 CALLER = """
@@ -98,7 +103,9 @@ def shared(own_network: None, authority: Authority) -> Iterator[Mesh]:
         mesh.apply(tls_secret("guarded", guarded, authority=authority.pem))
         mesh.apply(tls_secret("ingress", authority.sign(INGRESS)))
         mesh.kubectl("create", "namespace", "legacy")
-        mesh.apply(tls_secret("legacy", authority.sign(PASSED), namespace="legacy"))
+        legacy = authority.sign(PASSED, "legacy.legacy.svc.cluster.local")
+        mesh.apply(tls_secret("legacy", legacy, namespace="legacy"))
+        mesh.apply(tls_secret("legacy-ca", None, authority=authority.pem))
         mesh.apply(LEGACY)
         mesh.apply(CALLER)
         for sample in ("egressgateway", "https", "passthrough", "egress", "east-west", "ingress"):
@@ -250,6 +257,31 @@ async def test_certificates_rotate_without_a_failed_request(
     print(f"{len(set(seen) - {first})} rotations under {len(seen)} handshakes")
 
 
+async def test_visitors_notice_nothing_when_the_control_plane_dies(
+    mesh: Mesh, authority: Authority
+) -> None:
+    """And the next certificate arrives: a gateway proves itself again, and is believed."""
+    client = Client(authority)
+    stopping = asyncio.Event()
+    serials: list[int] = []
+
+    async def visit() -> None:
+        while not stopping.is_set():
+            answer = await client.get(SHOP)
+            assert answer.status == 200
+            serials.append(answer.serial)
+
+    signed = authority.sign(SHOP)
+    serial = x509.load_pem_x509_certificate(signed.certificate).serial_number
+    async with asyncio.TaskGroup() as group:
+        group.create_task(visit(), name="visitor")
+        os.kill(mesh.pid("control-plane"), signal.SIGKILL)
+        await asyncio.to_thread(mesh.apply, tls_secret("shop", signed))
+        await until(lambda: serial in serials[-3:])
+        stopping.set()
+    await until(lambda: len(mesh.proxies()) == 5)
+
+
 def pods(mesh: Mesh, gateway: str) -> Any:
     chosen = ("-n", "istio-system", "-l", f"istio={gateway}")
     return json.loads(mesh.kubectl("get", "pods", *chosen, "-o", "json"))["items"]
@@ -326,15 +358,11 @@ async def test_ingress_routes_and_says_where_it_is(mesh: Mesh, authority: Author
     assert found == [200, 404, 404]
     assert (await client.get(INGRESS, "/under/way")).echo["path"] == "/under/way"
     assert (await client.get(INGRESS, "/under")).status == 200
-    address = json.dumps({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}]}}})
-    mesh.kubectl(
-        "patch", "service", "istio-ingressgateway", "-n", "istio-system",
-        "--subresource=status", "--type=merge", "-p", address,
-    )  # fmt: skip
-    mesh.kubectl(
-        "wait", "ingress/echo", "--timeout=10s",
-        "--for=jsonpath={.status.loadBalancer.ingress[0].ip}=192.0.2.9",
-    )  # fmt: skip
+    service = ("service", "istio-ingressgateway", "-n", "istio-system")
+    where = "jsonpath={.status.loadBalancer.ingress[*].ip}"
+    await until(lambda: bool(mesh.kubectl("get", *service, "-o", where)))
+    address = mesh.kubectl("get", *service, "-o", where)
+    await until(lambda: mesh.kubectl("get", "ingress", "echo", "-o", where) == address)
 
 
 REMOTE = """
