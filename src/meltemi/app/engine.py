@@ -27,6 +27,8 @@ QUIET = 0.02
 """Seconds without a further change before ordinary changes are compiled."""
 LONGEST = 0.5
 """Seconds an ordinary change waits at most, however many follow it."""
+MOST_NAMES = 2000
+"""Names one on-demand workload may learn."""
 URGENT_KINDS = frozenset({"EndpointSlice", "Pod"})
 
 
@@ -56,8 +58,10 @@ class Engine:
         start: Source[str, MeshSettings] = self.graph.source("start settings")
         start.set("mesh", self.start)
         self.settings = settings_view(self.graph, start, self.objects.mesh.config)
+        self.demands: Source[ObjectKey, frozenset[str]] = self.graph.source("demands")
+        """What on-demand workloads have asked for: they go on being sent it."""
         self.compiled: Compiled = compile_views(
-            self.graph, self.model, self.proxies, self.settings, protos
+            self.graph, self.model, self.proxies, self.settings, protos, self.demands
         )
         self.refused: Callable[[], Sequence[Problem]] = tuple
         """What proxies refuse; xDS knows it."""
@@ -91,6 +95,18 @@ class Engine:
 
     def disconnect(self, node_id: str) -> None:
         self.proxies.drop(node_id)
+        self._wake()
+
+    def demand(self, node_id: str, names: Sequence[str]) -> None:
+        """An on-demand proxy needs these virtual hosts: its workload keeps them from now on."""
+        workload = self.compiled.plans.learned.workloads.get(node_id)
+        if workload is None or not names:
+            return
+        known = self.demands.get(workload) or frozenset()
+        if len(known) >= MOST_NAMES:
+            log.warning("%s has asked for %d names: no more are learned", workload, MOST_NAMES)
+            return
+        self.demands.set(workload, known | frozenset(names))
         self._wake()
 
     def _wake(self) -> None:

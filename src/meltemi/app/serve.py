@@ -24,6 +24,7 @@ from meltemi.app.entry_addresses import EntryAddresses
 from meltemi.app.ingress_status import IngressStatus
 from meltemi.app.injection import Injection
 from meltemi.app.insight import Insight
+from meltemi.app.memory import Memory
 from meltemi.app.options import Options
 from meltemi.app.registration import Endpoint, Registration
 from meltemi.base.clock import SystemClock
@@ -115,6 +116,7 @@ class ControlPlane:
             on_disconnect=self._disconnected,
             admit=self._access.admit,
         )
+        self._memory = Memory(client, self.engine, options.root_namespace)
         self._identity = ServerIdentity(lambda: self._authority, self._clock)
         self._edge: Edge | None = None
         self._insight = Insight(self.engine, self.status, self._clock, self._random)
@@ -167,6 +169,7 @@ class ControlPlane:
             "root publisher": publisher.run(),
             "own certificate": self._identity.run(self._random),
             "telemetry": self._insight.run(),
+            "learned names": self._memory.run(),
             "addresses of entries": EntryAddresses(self.engine, self._client).run(),
             "status of ingresses": IngressStatus(self.engine, self._client).run(),
             "access of proxies": self._access.run(self.engine.proxies.get, self.engine.connect),
@@ -174,6 +177,7 @@ class ControlPlane:
         tasks = [group.create_task(work, name=name) for name, work in background.items()]
         for informer in informers:
             await informer.synced.wait()
+        await self._memory.recall()
         await self.engine.propagate()
         tasks.append(group.create_task(self.engine.run(), name="engine"))
         await registration.done.wait()

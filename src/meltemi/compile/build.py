@@ -8,6 +8,7 @@ from meltemi.base.problems import Outcome, Problem
 from meltemi.base.resource import Change, NodeInfo, Resource
 from meltemi.compile import ir
 from meltemi.compile.assemble import Assembler
+from meltemi.compile.demand.serve import OnDemand
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.patch.overlay import Overlay
 from meltemi.compile.patch.select import Filter, PatchSet, filter_from_object, selected
@@ -46,6 +47,7 @@ class Compiled:
         plans: Planning,
         sealed: Sealed,
         assembler: Assembler,
+        on_demand: OnDemand,
         overlay: Overlay,
         filters: View[ObjectKey, Filter],
         patches: View[str, PatchSet],
@@ -55,6 +57,7 @@ class Compiled:
         self.outbound = plans.outbound
         self.sealed = sealed
         self._assembler = assembler
+        self._on_demand = on_demand
         self.filters = filters
         """EnvoyFilters, parsed."""
         self._overlay = overlay
@@ -63,6 +66,7 @@ class Compiled:
     def change(self, changes: Mapping[View[Any, Any], Iterable[Any]], revision: int) -> Change:
         """What one propagation means for xDS."""
         change = self._assembler.change(changes, revision)
+        change = self._on_demand.change(change, changes)
         nodes = changes.get(self._patches, ())
         return self._overlay.change(change, {node: self._patches.get(node) for node in nodes})
 
@@ -77,10 +81,12 @@ def compile_views(
     proxies: Source[str, NodeInfo],
     settings: View[str, MeshSettings],
     protos: Protos,
+    demands: View[ObjectKey, frozenset[str]] | None = None,
 ) -> Compiled:
-    """Add the compiler to the graph."""
-    plans = planning(graph, model, proxies, settings)
-    mesh, planned, planner, leaving, passing, _ = plans
+    """Add the compiler to the graph. `demands`: the names that workloads have asked for."""
+    asked = demands if demands is not None else graph.source("demands")
+    plans = planning(graph, model, proxies, settings, asked)
+    mesh, planned, planner, leaving, passing, _, learned = plans
     kit = Kit(protos)
     sealer = Sealer(kit, planner)
     sealer.know(proxies)
@@ -152,8 +158,12 @@ def compile_views(
         route_variants=route_variants,
     )
     assembler = Assembler(kit, planned, leaving, passing, sealed)
+    asking = graph.derive(
+        "asking listeners", learned.ports, sealer.asking_listener, reads=(mesh.fields,)
+    )
+    on_demand = OnDemand(kit, learned, asked, planned.scopes_of, asking, sealed.outside)
     filters, patches = _patches(graph, model, proxies, mesh, protos)
-    return Compiled(plans, sealed, assembler, Overlay(protos), filters, patches)
+    return Compiled(plans, sealed, assembler, on_demand, Overlay(protos), filters, patches)
 
 
 def _patches(

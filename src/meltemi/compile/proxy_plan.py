@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
 from meltemi.compile.claims import Outbound, outbound
+from meltemi.compile.demand.learn import Learning, learning
 from meltemi.compile.east_west import (
     EastWest,
     east_west,
@@ -43,6 +45,7 @@ class Planning(NamedTuple):
     outbound: Outbound
     east_west: EastWest
     proxies: View[str, NodeInfo]
+    learned: Learning
 
     def plan_of(self, node_id: str) -> ir.ProxyPlan | None:
         """What a connected proxy is sent, as of the last propagation; None: it is not connected."""
@@ -115,12 +118,19 @@ def _distinct(hosts: Sequence[ir.VirtualHost]) -> Iterator[ir.VirtualHost]:
 
 
 def planning(
-    graph: Graph, model: Model, proxies: View[str, NodeInfo], settings: View[str, MeshSettings]
+    graph: Graph,
+    model: Model,
+    proxies: View[str, NodeInfo],
+    settings: View[str, MeshSettings],
+    demands: View[ObjectKey, frozenset[str]] | None = None,
 ) -> Planning:
-    """Add the planning views to the graph."""
+    """Add the planning views to the graph. `demands`: the names that workloads have asked for."""
     mesh = Mesh(graph, settings)
-    planned = views(graph, model, proxies, mesh)
+    asked = demands if demands is not None else graph.source("demands")
+    learned = learning(graph, model, proxies, mesh, asked)
+    model = learned.model
+    planned = views(graph, model, proxies, mesh, learned.workloads)
     planner = Planner(model, planned, mesh)
     leaving = outbound(graph, model, planner, planned)
     passing = east_west(graph, model, planned)
-    return Planning(mesh, planned, planner, leaving, passing, proxies)
+    return Planning(mesh, planned, planner, leaving, passing, proxies, learned)

@@ -25,7 +25,7 @@ from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy import secrets as envoy_secrets
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.plan.hosts import fallback_host
-from meltemi.compile.plan.listeners import virtual_outbound
+from meltemi.compile.plan.listeners import asking_listener, virtual_outbound
 from meltemi.compile.plan.outside import Outside
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
@@ -127,6 +127,13 @@ class Sealer:
     ) -> Mapping[ir.Listener, Outcome[Resource]]:
         """A listener that scopes share."""
         return {plan: Outcome(self._listener(plan, self._settings(fetch)))}
+
+    def asking_listener(
+        self, fetch: Fetch, port: int, _value: int
+    ) -> Mapping[int, Outcome[Resource]]:
+        """A port's listener for on-demand proxies."""
+        settings = self._settings(fetch)
+        return {port: Outcome(self._listener(asking_listener(port, settings), settings))}
 
     def _listener(self, plan: ir.Listener, settings: MeshSettings) -> Resource:
         message = envoy_listeners.listener(self._kit, plan, settings)

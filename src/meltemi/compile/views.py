@@ -21,6 +21,7 @@ from meltemi.compile.plan.inbound import Subject
 from meltemi.compile.plan.inbound import inbound as plan_inbound
 from meltemi.compile.plan.locality import asked_of_clients
 from meltemi.compile.scope import (
+    ON_DEMAND,
     ScopeKey,
     labels_of_policy,
     labels_of_table,
@@ -102,8 +103,9 @@ def views(
     model: Model,
     proxies: View[str, NodeInfo],
     mesh: Mesh,
+    workloads: View[str, ObjectKey],
 ) -> Views:
-    """Add the planning views to the graph."""
+    """Add the planning views to the graph. `workloads` has the proxies of on-demand scope."""
     planner = _Planner(model, mesh)
     distributed = graph.derive(
         "distributed services",
@@ -120,8 +122,8 @@ def views(
     scopes_of = graph.derive(
         "scope of proxy",
         proxies,
-        planner.scope(telling),
-        reads=(telling, model.sidecars, model.workloads, mesh.fields),
+        planner.scope(telling, workloads),
+        reads=(telling, workloads, model.sidecars, model.workloads, mesh.fields),
     )
     scopes = graph.distinct("scopes", scopes_of)
     listed, pairs = visibility(graph, model, scopes)
@@ -173,14 +175,18 @@ class _Planner:
         self._distributed = distributed
 
     def scope(
-        self, telling: View[str, frozenset[str]]
+        self, telling: View[str, frozenset[str]], workloads: View[str, ObjectKey]
     ) -> Callable[[Fetch, str, NodeInfo], Mapping[str, Outcome[ScopeKey]]]:
         """Which scope a proxy belongs to."""
 
         def transform(fetch: Fetch, key: str, node: NodeInfo) -> Mapping[str, Outcome[ScopeKey]]:
             labels = fetch.get(telling, MESH) or _NO_LABELS
             sidecar = self._sidecar(fetch, node) if node.kind == "sidecar" else None
-            return {key: Outcome(scope_of(node, labels, self.place(fetch, node), sidecar))}
+            scope = scope_of(node, labels, self.place(fetch, node), sidecar)
+            learned = fetch.get(workloads, key)
+            if learned is not None and sidecar is None:
+                scope = scope._replace(traits=(*scope.traits, ON_DEMAND), sidecar=learned)
+            return {key: Outcome(scope)}
 
         return transform
 

@@ -26,7 +26,7 @@ from meltemi.model.gateways import gateway_from_object, unknown_gateways
 from meltemi.model.inbound import inbound_tls
 from meltemi.model.ingresses import RULES_BY_HOST, Ingresses, ingress_settings, table_of_host
 from meltemi.model.locality import locality_of_labels
-from meltemi.model.mesh import MESH, ExportDefaults, exported
+from meltemi.model.mesh import MESH, ExportDefaults, MeshViews, exported
 from meltemi.model.objects import BY_NAMESPACE, Objects, host_of_rule
 from meltemi.model.policies import PolicyKey, merged_policy
 from meltemi.model.policy import DestinationPolicy
@@ -44,6 +44,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 SERVICE_BY_HOST: Index[Service] = Index("host", lambda s: (s.host,))
+SERVICE_BY_ADDRESS: Index[Service] = Index("address", lambda s: s.addresses)
 SERVICE_BY_NAMESPACE: Index[Service] = Index("namespace", lambda s: (s.namespace,))
 SIDECAR_BY_NAMESPACE: Index[SidecarDef] = Index("namespace", lambda s: (s.source.namespace,))
 TABLE_BY_HOST: Index[RouteTable] = Index("host", lambda t: t.hosts)
@@ -71,6 +72,7 @@ class Model(NamedTuple):
     credential_faults: View[ObjectKey, str]
     """Why a Secret that is meant for TLS cannot be used as it is now."""
     envoy_filters: View[ObjectKey, EnvoyFilter]
+    mesh: MeshViews
 
 
 class Domain(NamedTuple):
@@ -99,7 +101,9 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
     allocated = _allocated(graph, objects)
     declared = _declared_services(graph, objects, domain, allocated)
     services = graph.union(
-        "services", (kubernetes, declared), indexes=(SERVICE_BY_HOST, SERVICE_BY_NAMESPACE)
+        "services",
+        (kubernetes, declared),
+        indexes=(SERVICE_BY_HOST, SERVICE_BY_NAMESPACE, SERVICE_BY_ADDRESS),
     )
     workloads = _workloads(graph, objects, domain)
     tls = graph.derive(
@@ -194,6 +198,7 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         credentials=graph.derive("credentials", objects.raw["Secret"], credentials),
         credential_faults=graph.derive("credential faults", objects.raw["Secret"], faults),
         envoy_filters=objects.envoy_filters,
+        mesh=objects.mesh,
     )
 
 

@@ -29,6 +29,11 @@ MESH = "mesh"
 """The one key of views that hold one value for the mesh."""
 
 
+SCOPE_ANNOTATION = "meltemi.dev/scope"
+ON_DEMAND = "on-demand"
+"""The annotation's value for proxies that learn what they use; `full` is the other one."""
+
+
 class ExportDefaults(msgspec.Struct, frozen=True):
     """`exportTo` where an object has none."""
 
@@ -41,6 +46,10 @@ class MeshViews(NamedTuple):
     config: View[str, MeshConfig]
     """Empty without a ConfigMap; the last good one while the newest is bad."""
     exports: View[str, ExportDefaults]
+    scoping: View[str, str]
+    """What a namespace's annotation says of its proxies' scope."""
+    whole: View[str, str]
+    """What the mesh's ConfigMap says of it."""
     hidden: View[str, bool]
     """The namespaces that discoverySelectors leave out: nothing in them is seen."""
 
@@ -62,6 +71,16 @@ def mesh_views(
     )
     return MeshViews(
         config=config,
+        scoping=graph.derive(
+            "scoping of namespaces", namespaces, lambda _f, key, n: _scoping(key.name, n)
+        ),
+        whole=graph.derive(
+            "scoping of the mesh",
+            config_maps,
+            lambda _f, key, found: (
+                _scoping(MESH, found) if (key.namespace, key.name) == (root, CONFIG_MAP) else {}
+            ),
+        ),
         exports=graph.derive("export defaults", config, _exports),
         hidden=graph.derive(
             "hidden namespaces",
@@ -88,6 +107,11 @@ def _config(key: ObjectKey, found: ConfigMap, root: str) -> Mapping[str, Outcome
         )
         outcome = Outcome(config, (*outcome.problems, problem))
     return {MESH: outcome}
+
+
+def _scoping(key: str, obj: Object) -> Mapping[str, Outcome[str]]:
+    wish = obj.metadata.annotations.get(SCOPE_ANNOTATION, "")
+    return {key: Outcome(wish)} if wish else {}
 
 
 def _exports(_fetch: Fetch, key: str, config: MeshConfig) -> Mapping[str, Outcome[ExportDefaults]]:

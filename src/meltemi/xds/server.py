@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -52,14 +52,17 @@ class Discovery:
         *,
         on_connect: Callable[[NodeInfo], None],
         on_disconnect: Callable[[str], None],
+        on_demand: Callable[[str, Sequence[str]], None] = lambda _node, _names: None,
         admit: Admit | None = None,
     ) -> None:
-        """Without `admit` every peer may speak for any node."""
+        """Without `admit` every peer may speak for any node. `on_demand(node, names)`: a proxy
+        asks for virtual hosts that are not made yet."""
         self.ready = asyncio.Event()
         self._cache = cache
         self._status = status
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
+        self._on_demand = on_demand
         self._admit = admit
         self._open: dict[str, int] = {}
 
@@ -103,7 +106,9 @@ class Discovery:
             return
         node = await self._admitted(context, first.node)
         wake = asyncio.Event()
-        session = form(node.id, self._cache, wake.set)
+        session = form(
+            node.id, self._cache, wake.set, lambda names: self._on_demand(node.id, names)
+        )
         self._arrive(session, node)
         try:
             await _converse(session, first, requests, context, read, wake, self._status)

@@ -5,9 +5,9 @@ At most one response of a type is in flight; what changes meanwhile is merged in
 good one.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from meltemi.base.resource import CLUSTER, ENDPOINT, SECRET
+from meltemi.base.resource import CLUSTER, ENDPOINT, SECRET, VIRTUAL_HOST
 from meltemi.xds.cache import Cache
 from meltemi.xds.messages import (
     DeltaRequest,
@@ -25,7 +25,15 @@ __all__ = ["DeltaSession", "Rejection", "Session", "SotwSession", "Subscription"
 class Session:
     """The part both protocol forms share. `wake_up` is called when there may be work to flush."""
 
-    def __init__(self, node_id: str, cache: Cache, wake_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        cache: Cache,
+        wake_up: Callable[[], None],
+        demand: Callable[[Sequence[str]], None] = lambda _names: None,
+    ) -> None:
+        """`demand(names)`: the proxy needs virtual hosts that nobody has made yet."""
+        self._demand = demand
         self._node = node_id
         self._cache = cache
         self._wake_up = wake_up
@@ -149,6 +157,8 @@ class Session:
                     # What held it goes by itself; what still asks for it keeps what it has.
                     found.settle(name)
                     continue
+                if type_url == VIRTUAL_HOST and "/" in name and name not in found.has:
+                    continue  # It is being compiled; the request it is for waits.
                 if name not in found.has and not self._is_awaited(type_url, name):
                     found.settle(name)
                     found.rejected.pop(name, None)
@@ -321,6 +331,11 @@ class DeltaSession(Session):
             found.mark(name, self._cache.revision, again=True)
         for name in request.unsubscribe:
             found.forget(name)
+        if request.type_url == VIRTUAL_HOST:
+            self._demand([name for name in found.names if self._is_unknown(name)])
+
+    def _is_unknown(self, name: str) -> bool:
+        return "/" in name and self._cache.get(self._node, VIRTUAL_HOST, name) is None
 
     def _send(self, type_url: str, found: Subscription, now: float) -> bytes | None:
         ready = self._ready(type_url, found, now)

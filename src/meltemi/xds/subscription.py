@@ -3,12 +3,20 @@
 import msgspec
 
 from meltemi.base.keys import ObjectKey
-from meltemi.base.resource import CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE, SECRET
+from meltemi.base.resource import (
+    CLUSTER,
+    ENDPOINT,
+    EXTENSION,
+    LISTENER,
+    ROUTE,
+    SECRET,
+    VIRTUAL_HOST,
+)
 
-ORDER = (CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE, SECRET)
+ORDER = (CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE, VIRTUAL_HOST, SECRET)
 """What is needed first goes first."""
 WILDCARD_TYPES = frozenset((CLUSTER, LISTENER))
-CLIENTS = (LISTENER, ROUTE)
+CLIENTS = (LISTENER, ROUTE, VIRTUAL_HOST)
 """What names clusters: sent after them, and before they go."""
 
 

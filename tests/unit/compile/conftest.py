@@ -36,8 +36,9 @@ class Mesh:
         self.settings: Source[str, MeshSettings] = self.graph.source("start settings")
         self.settings.set("mesh", MeshSettings())
         settings = settings_view(self.graph, self.settings, self.objects.mesh.config)
+        self.demands: Source[ObjectKey, frozenset[str]] = self.graph.source("demands")
         self.compiled: Compiled = compile_views(
-            self.graph, self.model, self.proxies, settings, protos
+            self.graph, self.model, self.proxies, settings, protos, self.demands
         )
         self.sets: dict[Any, dict[str, Resource]] = {}
         self.views: dict[str, Any] = {}

@@ -20,6 +20,7 @@ _FAULT = {"name": "envoy.filters.http.fault", "type": "http.fault.v3.HTTPFault"}
 _CORS = {"name": "envoy.filters.http.cors", "type": "http.cors.v3.Cors"}
 _GRPC = {"name": "envoy.filters.http.grpc_stats", "type": "http.grpc_stats.v3.FilterConfig"}
 _GRPC_WEB = {"name": "envoy.filters.http.grpc_web", "type": "http.grpc_web.v3.GrpcWeb"}
+_ASK = {"name": "envoy.filters.http.on_demand", "type": "http.on_demand.v3.OnDemand"}
 _ROUTER = {"name": "envoy.filters.http.router", "type": "http.router.v3.Router"}
 
 _OUTBOUND_FILTERS = (_FAULT, _CORS, _ROUTER)
@@ -101,6 +102,8 @@ def connection_manager(
     http_filters = [_http_filter(entry) for entry in entries]
     if plan.protocol is Protocol.GRPC_WEB:
         http_filters.insert(0, _http_filter(_GRPC_WEB))
+    if plan.asks:
+        http_filters.insert(0, _http_filter(_ASK))
     if plan.dynamic_hosts:
         http_filters.insert(-1, _dynamic_hosts())
     passes = side is ir.Side.CLIENT

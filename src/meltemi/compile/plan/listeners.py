@@ -14,6 +14,7 @@ from meltemi.base.problems import Code, Problem, Severity
 from meltemi.compile import ir, names
 from meltemi.compile.plan.outside import Outside
 from meltemi.compile.scope import ScopeKey
+from meltemi.compile.settings import MeshSettings
 from meltemi.model.service import Protocol
 
 ANY_ADDRESS = "0.0.0.0"
@@ -117,6 +118,24 @@ def outbound_listener(slot: Slot, claimed: Sequence[Claimed], outside: Outside) 
         sources=_sources(chains.values(), everything),
     )
     return PlannedListener(listener, tuple(dict.fromkeys(problems)))
+
+
+def asking_listener(port: int, settings: MeshSettings) -> ir.Listener:
+    """The shared HTTP listener of a port, for proxies that fetch routes as they need them."""
+    name = names.address_listener(ANY_ADDRESS, port)
+    through = Outside(names.PASSTHROUGH if settings.allow_any else "")
+    http = ir.Http(f"outbound_{name}", str(port), asks=True)
+    return ir.Listener(
+        name=name,
+        side=ir.Side.CLIENT,
+        address=ANY_ADDRESS,
+        port=port,
+        chains=(ir.FilterChain(name, RAW_HTTP, http),),
+        default=_fallthrough(through),
+        bind=False,
+        inspects_tls=True,
+        inspects_http=True,
+    )
 
 
 def _http(claim: Claim, slot: Slot, *, dynamic: bool) -> tuple[ir.FilterChain, ...]:
