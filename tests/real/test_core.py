@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import re
 
 from tests.real.conftest import Mesh
-from tests.real.load import Load
+from tests.real.load import Load, until
 
 URL = "/api/v1/products/0/reviews"
 
@@ -140,6 +141,71 @@ data:
     mesh.apply(config, "configmap/istio.istio-system")
     ask = (*program, "%{http_code}", "-o", "/dev/null", "-H", "Host: nowhere.example")
     assert mesh.kubectl(*ask, "http://details:9080/") == "502"
-    logged = mesh.kubectl("logs", "deploy/productpage-v1", "-c", "istio-proxy", "--tail=200")
-    assert '"GET / HTTP/1.1" 502' in logged
+    said = ("logs", "deploy/productpage-v1", "-c", "istio-proxy", "--tail=200")
+    await until(lambda: '"GET / HTTP/1.1" 502' in mesh.kubectl(*said))
     mesh.kubectl("delete", "configmap", "-n", "istio-system", "istio")
+
+
+ON_DEMAND = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: client}
+spec:
+  selector: {matchLabels: {app: client}}
+  template:
+    metadata:
+      labels: {app: client}
+      annotations: {meltemi.dev/scope: on-demand}
+    spec:
+      containers: [{name: curl, image: curlimages/curl, command: [sleep, infinity]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: httpbin}
+spec: {selector: {app: httpbin}, ports: [{name: http, port: 8000, targetPort: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: httpbin}
+spec:
+  selector: {matchLabels: {app: httpbin}}
+  template:
+    metadata: {labels: {app: httpbin}}
+    spec: {containers: [{name: httpbin, image: kennethreitz/httpbin}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: STRICT}}
+"""
+
+
+async def test_a_sidecar_learns_what_it_uses_at_the_first_request(mesh: Mesh) -> None:
+    mesh.apply(ON_DEMAND, "peerauthentication/default")
+    mesh.apply(ROUTE % "v3", "virtualservice/reviews")
+    for name in ("client", "httpbin"):
+        mesh.kubectl("rollout", "status", f"deploy/{name}", "--timeout=60s")
+
+    def pod() -> str:
+        return str(mesh.pod("app=client")["metadata"]["name"])
+
+    def clusters() -> set[str]:
+        listed = json.loads(mesh.meltemi("proxy-config", "cluster", pod(), "-o", "json"))
+        return {name for name in re.findall(r"outbound\|[^\"]+", json.dumps(listed))}
+
+    def ask(*argv: str) -> str:
+        return mesh.kubectl("exec", pod(), "-c", "curl", "--", "curl", "-s", "-m", "10", *argv)
+
+    assert not any("reviews" in name for name in clusters())
+    assert "reviews-v3" in ask("http://reviews:9080/reviews/0")
+    posted = ask("-d", "x" * 5000, "http://httpbin.default:8000/post")
+    assert "x" * 5000 in posted
+    known = clusters()
+    assert any(name.endswith("|v3|reviews.default.svc.cluster.local") for name in known)
+    assert not any("details" in name for name in known)
+    await until(lambda: "reviews" in mesh.kubectl("get", "cm", "-n", "istio-system", "-o", "json"))
+    mesh.kubectl("delete", "pod", pod())
+    mesh.kubectl("rollout", "status", "deploy/client", "--timeout=60s")
+    assert any("reviews" in name for name in clusters()), "it starts warm"
+    mesh.kubectl("delete", "deploy,svc", "httpbin", "--ignore-not-found")
+    mesh.kubectl("delete", "deploy", "client")

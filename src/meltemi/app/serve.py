@@ -114,6 +114,7 @@ class ControlPlane:
             self.status,
             on_connect=self.engine.connect,
             on_disconnect=self._disconnected,
+            on_demand=self.engine.demand,
             admit=self._access.admit,
         )
         self._memory = Memory(client, self.engine, options.root_namespace)

@@ -316,6 +316,7 @@ class DeltaSession(Session):
             found = self.types[request.type_url] = Subscription()
             self._resume(request.type_url, found, request.initial)
             found.wildcard = not request.subscribe and request.type_url in WILDCARD_TYPES
+            found.owes = request.type_url == VIRTUAL_HOST  # It asks for none, and waits for that.
             if found.wildcard or "*" in request.subscribe:
                 found.wildcard = found.owes = True
             found.names.update(request.subscribe)

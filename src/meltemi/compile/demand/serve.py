@@ -63,15 +63,18 @@ class OnDemand:
 
     def change(self, change: Change, changes: Mapping[View[Any, Any], Iterable[Any]]) -> Change:
         ports = self._listeners in changes or self._learned.ports in changes
-        for node in change.views:
-            scope = self._scopes_of.get(node)
-            if scope is not None and ON_DEMAND in scope.traits:
-                self._scopes[scope.owner] = scope
-        if not self._scopes:
+        gone: set[str] = set()
+        if change.views:
+            current = {s.owner: s for s in self._scopes_of.values() if ON_DEMAND in s.traits}
+            gone = self._scopes.keys() - current.keys()
+            self._scopes = current
+        if not self._scopes and not gone:
             return change
         touched = self._mirror(change)
         asked = set(changes.get(self._demands, ()))
         out: Changes = {key: dict(found) for key, found in change.resources.items()}
+        for owner in gone:
+            self._forget(owner, out)
         if ports or not self._sent:
             self._put(SetKey(LISTENER, _ASKING), self._shared_listeners(), out)
             self._put(SetKey(ROUTE, _ASKING), self._shared_routes(), out)
@@ -80,6 +83,14 @@ class OnDemand:
                 self._scope(owner, scope, out)
         views = {node: view and self._view(node, view) for node, view in change.views.items()}
         return Change(change.revision, out, views)
+
+    def _forget(self, owner: str, out: Changes) -> None:
+        """A scope without proxies keeps nothing."""
+        for key in (*(_own(t, owner) for t in (LISTENER, ROUTE)), SetKey(VIRTUAL_HOST, owner)):
+            self._put(key, {}, out)
+            self._sent.pop(key)
+        for type_url in (LISTENER, ROUTE):
+            self._base.pop(SetKey(type_url, owner), None)
 
     def _mirror(self, change: Change) -> set[str]:
         """Keep what the scopes' own sets hold; answers the owners that changed."""
