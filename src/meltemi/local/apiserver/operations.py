@@ -119,6 +119,8 @@ class Operations:
             held = owners({}, data) if owners else self._updated(kind, {}, data, write, "")
             if held:
                 data["metadata"]["managedFields"] = ownership.write(held)
+            if kind.name == "Pod":
+                mount_account(self.store, data)
             data = await self._admitted(kind, "CREATE", data, None, write)
             self._finish(kind, data, None, write)
             meta = data["metadata"]
@@ -153,8 +155,6 @@ class Operations:
         if "status" in kind.subresources and kind.name not in _BORN_WITH_STATUS:
             data.pop("status", None)
         self._fill(kind, data)
-        if kind.name == "Pod":
-            mount_account(self.store, data)
         return data
 
     def _received(self, kind: Kind, body: Any, write: Write) -> Json:

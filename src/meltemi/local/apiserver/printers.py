@@ -173,6 +173,26 @@ def _webhooks(data: Json, now: Now) -> Sequence[Any]:
     return [_name(data), len(data.get("webhooks") or ()), born(data, now)]
 
 
+_MODES = {
+    "ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX",
+    "ReadWriteOncePod": "RWOP",
+}  # fmt: skip
+
+
+def _claim(data: Json, now: Now) -> Sequence[Any]:
+    status, spec = _status(data), data.get("spec", {})
+    modes = status.get("accessModes") or spec.get("accessModes") or ()
+    return [
+        _name(data),
+        status.get("phase", "Pending"),
+        spec.get("volumeName", ""),
+        (status.get("capacity") or {}).get("storage", ""),
+        joined((_MODES.get(mode, mode) for mode in modes), ""),
+        spec.get("storageClassName") or "",
+        born(data, now),
+    ]
+
+
 _BOUND = "Name Role Age +Users +Groups +ServiceAccounts"
 TABLES: Mapping[str, tuple[str, Row]] = {
     "DaemonSet": (
@@ -184,6 +204,10 @@ TABLES: Mapping[str, tuple[str, Row]] = {
     "CronJob": (
         "Name Schedule Timezone Suspend Active Last_Schedule Age +Containers +Images +Selector",
         _cron_job,
+    ),
+    "PersistentVolumeClaim": (
+        "Name Status Volume Capacity Access_Modes StorageClass Age",
+        _claim,
     ),
     "Endpoints": ("Name Endpoints Age", _endpoints),
     "Lease": ("Name Holder Age", _lease),
