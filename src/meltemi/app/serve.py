@@ -55,6 +55,8 @@ log = logging.getLogger("meltemi.app")
 
 _ISTIO_KINDS = frozenset(k.name for k in ALL_KINDS.values() if k.group.endswith(".istio.io"))
 """A cluster without their definitions counts as one without such objects."""
+_FIELDS = {"Secret": "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"}
+"""Secrets that can be large or many and never hold a certificate stay where they are."""
 _API_RETRY = 0.1
 GC = (20_000, 20, 50)
 """Collections cost as much as is alive, and a push of a thousand proxies makes no cycles."""
@@ -148,7 +150,7 @@ class ControlPlane:
         informers = [
             Informer(
                 self._client,
-                Selection(kind),
+                Selection(kind, fields=_FIELDS.get(kind, "")),
                 self.engine.deliver,
                 random=self._random,
                 optional=kind in _ISTIO_KINDS,

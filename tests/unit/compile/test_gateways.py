@@ -706,6 +706,40 @@ def test_envoy_accepts_whatever_validation_accepts(
     front.mesh.graph.verify()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_of_events_ends_where_a_fresh_start_would(
+    front: Front, files: dict[str, str], seed: int
+) -> None:
+    """Gateways, routes, Secrets and rights come and go; `verify` builds everything anew."""
+    random = Random(seed)
+    node = front.mesh.proxies.get(front.node)
+    assert node is not None
+    for step in range(40):
+        name = f"n{random.randrange(4)}"
+        match random.randrange(6):
+            case 0:
+                servers = (random_server(random, n, files) for n in range(2))
+                front.apply(gateway(name, *servers, tls("shop.example.com", name="own")))
+            case 1:
+                front.mesh.drop("Gateway", name)
+            case 2:
+                named = tuple(f"n{i}" for i in range(random.randrange(1, 4)))
+                kind = random.choice(["http", "tcp"])
+                front.apply(routes(name, random.choice(["*", "a.org"]), gateways=named, kind=kind))
+            case 3:
+                front.mesh.drop("VirtualService", name)
+            case 4:
+                broken = Signed(SHOP_CERTIFICATE.certificate, b"nonsense")
+                front.apply(tls_secret("shop", random.choice([SHOP_CERTIFICATE, broken])))
+            case 5:
+                may = msgspec.structs.replace(node, reads_secrets=random.random() < 0.5)
+                front.mesh.proxies.set(front.node, may)
+                front.mesh.propagate()
+        if step % 10 == 9:
+            front.mesh.graph.verify()
+            assert front.listeners() is not None
+
+
 def test_envoy_accepts_every_kind_of_server(front: Front, tmp_path: Path) -> None:
     front.apply(
         service("secure", "tls:443", ip="10.43.0.8"),

@@ -23,6 +23,12 @@ _GRPC_WEB = {"name": "envoy.filters.http.grpc_web", "type": "http.grpc_web.v3.Gr
 _ASK = {"name": "envoy.filters.http.on_demand", "type": "http.on_demand.v3.OnDemand"}
 _ROUTER = {"name": "envoy.filters.http.router", "type": "http.router.v3.Router"}
 
+_EDGE_WINDOWS = {
+    "initial_stream_window_size": 64 * 1024,
+    "initial_connection_window_size": 1024 * 1024,
+}
+"""What one stranger may have the proxy keep for it."""
+
 _OUTBOUND_FILTERS = (_FAULT, _CORS, _ROUTER)
 _INBOUND_FILTERS = (_ROUTER,)
 """jwt_authn and RBAC stand before the router here: slots of the security issue, as ECDS."""
@@ -123,7 +129,8 @@ def connection_manager(
             "headers_with_underscores_action": "ALLOW",
         },
         "http_protocol_options": {"accept_http_10": True},
-        "http2_protocol_options": {"max_concurrent_streams": 1000},
+        "http2_protocol_options": {"max_concurrent_streams": 1000}
+        | (_EDGE_WINDOWS if edge else {}),
         "server_name": "istio-envoy",
         "server_header_transformation": "PASS_THROUGH" if passes else "OVERWRITE",
         "request_headers_timeout": "30s" if edge else "0s",

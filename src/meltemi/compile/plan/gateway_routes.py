@@ -44,39 +44,21 @@ class Binder:
         and asks for another's is misdirected: the client checked the wrong certificate, or was
         checked by the wrong server.
         """
-        foreign = _foreign(servers[0].server, beside)
-        routes: dict[str, list[ir.Route]] = {}
-        bound_before: dict[tuple[str, object], set[str]] = {}
-        redirecting: set[str] = set()
+        first = servers[0].server
+        foreign = _foreign(first, beside)
+        hosts = _Hosts()
         for bound in servers:
-            if bound.server.https_redirect:
-                own = [host.host for host in bound.server.hosts]
-                routes |= {host: routes.get(host, []) for host in own}
-                redirecting.update(own)
+            redirects = bound.server.https_redirect
+            if redirects:
+                hosts.redirect(host.host for host in bound.server.hosts)
             for host, table, planned in self._bound(bound):
-                if any(matches_host(name, host) for name in foreign):
-                    continue
-                if bound.server.https_redirect:
-                    redirecting.add(host)
-                there = routes.setdefault(host, [])
-                gateways = bound_before.setdefault((host, (table.source, table.hosts)), set())
-                if bound.gateway.name not in gateways:
-                    new = planned.routes
-                    there.extend([r for r in new if r not in there] if gateways else new)
-                    gateways.add(bound.gateway.name)
-        port = servers[0].server.port
-        hosts = [
-            ir.VirtualHost(
-                name=names.virtual_host(host, port),
-                domains=(host,),
-                routes=tuple(sorted(routes[host], key=_is_last)),
-                https_only=host in redirecting,
-            )
-            for host in sorted(routes)
-        ]
-        if servers[0].server.tls is not None:
-            hosts += _strict_hosts(servers[0].server, foreign, routes.keys())
-        return tuple(hosts)
+                if not any(matches_host(name, host) for name in foreign):
+                    hosts.add(host, table, bound.gateway.name, planned.routes)
+                    hosts.redirect((host,) if redirects else ())
+        built = hosts.built(first.port)
+        if first.tls is not None:
+            built += _strict_hosts(first, foreign, hosts.routes.keys())
+        return tuple(built)
 
     def _bound(self, bound: Bound) -> Iterator[tuple[str, RouteTable, Planned]]:
         """The hosts under which tables bind to a server, with their routes."""
@@ -117,6 +99,42 @@ class Binder:
         return Client(
             bound.gateway.name, self._scope.namespace, self._scope.labels, bound.server.port
         )
+
+
+class _Hosts:
+    """Gathers the routes of each host, table after table, the oldest first."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, list[ir.Route]] = {}
+        self._gateways: dict[tuple[str, object], set[str]] = {}
+        """By host and table: through which gateways the table is there already."""
+        self._redirecting: set[str] = set()
+
+    def redirect(self, hosts: Iterable[str]) -> None:
+        """Whatever is bound to these hosts, plaintext is sent to https."""
+        for host in hosts:
+            self.routes.setdefault(host, [])
+            self._redirecting.add(host)
+
+    def add(self, host: str, table: RouteTable, gateway: str, routes: Sequence[ir.Route]) -> None:
+        """A table may bind through several gateways: what they have in common stands once."""
+        there = self.routes.setdefault(host, [])
+        through = self._gateways.setdefault((host, (table.source, table.hosts)), set())
+        if gateway not in through:
+            there.extend([r for r in routes if r not in there] if through else routes)
+            through.add(gateway)
+
+    def built(self, port: int) -> list[ir.VirtualHost]:
+        """In the order of their names; in each, what takes everything goes last."""
+        return [
+            ir.VirtualHost(
+                name=names.virtual_host(host, port),
+                domains=(host,),
+                routes=tuple(sorted(self.routes[host], key=_is_last)),
+                https_only=host in self._redirecting,
+            )
+            for host in sorted(self.routes)
+        ]
 
 
 def _shared(table: RouteTable, bound: Bound) -> tuple[str, ...]:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from meltemi.base.problems import Code, Problem
+from meltemi.base.problems import Code, Problem, Severity
 from meltemi.compile import ir, names
-from meltemi.compile.plan.destinations import Client, Resolver
+from meltemi.compile.plan.destinations import Resolver
 from meltemi.compile.plan.gateway_routes import Binder
 from meltemi.compile.plan.gateway_servers import (
     ANY_ADDRESS,
@@ -15,7 +15,7 @@ from meltemi.compile.plan.gateway_servers import (
     merge,
     sni_names,
 )
-from meltemi.compile.plan.l4 import PlannedL4, tcp_routes, tls_routes
+from meltemi.compile.plan.l4 import tcp_routes, tls_routes
 from meltemi.compile.plan.secrets import Secrets
 from meltemi.compile.scope import ScopeKey, Topology, topology_of
 from meltemi.model.gateway import (
@@ -103,7 +103,9 @@ class _Planner:
 
     def _plain_tcp(self, place: Place) -> Iterator[ir.FilterChain]:
         (bound,) = place.servers
-        yield from self._forwarding(bound, place, self._l4(bound, tcp_routes), ir.ChainMatch())
+        yield from self._forwarding(
+            bound, place, self.binder.l4(bound, tcp_routes), ir.ChainMatch()
+        )
 
     def _tls(self, place: Place) -> Iterator[ir.FilterChain]:
         """Chains told apart by SNI; of two for the same name the first is kept."""
@@ -129,7 +131,7 @@ class _Planner:
                 if server.protocol.is_http:
                     yield self._https(bound, place, match, tls)
                 else:
-                    planned = self._l4(bound, tcp_routes)
+                    planned = self.binder.l4(bound, tcp_routes)
                     yield from self._forwarding(bound, place, planned, match, tls)
 
     def _https(
@@ -146,7 +148,7 @@ class _Planner:
 
     def _passing(self, bound: Bound, place: Place) -> Iterator[ir.FilterChain]:
         """TLS that goes on as it is, by the `tls` rules of what binds to the server."""
-        for route in self._l4(bound, tls_routes):
+        for route in self.binder.l4(bound, tls_routes):
             sni = _narrowed(route.sni_hosts, [host.host for host in bound.server.hosts])
             if sni:
                 match = ir.ChainMatch(
@@ -183,11 +185,6 @@ class _Planner:
             client_certificates=self._topology.client_certificates,
         )
 
-    def _l4(
-        self, bound: Bound, rules: Callable[[RouteTable, Client, Resolver], PlannedL4]
-    ) -> tuple[ir.L4Route, ...]:
-        return self.binder.l4(bound, rules)
-
     def _chain(
         self,
         bound: Bound,
@@ -215,16 +212,13 @@ class _Planner:
                 kept.append(name)
                 taken |= dict.fromkeys(keys, chain)
             elif chain.source is not None:
+                message = (
+                    f"connections for {name or 'any host'} on port {bound.server.port} of "
+                    f"gateway {bound.gateway.name} already go where {winner.source} "
+                    f"{winner.path} says, which is older and wins; remove one of the two"
+                )
                 self.problems.append(
-                    Problem(
-                        Code.HOST_CONFLICT,
-                        bound.problem(Code.HOST_CONFLICT, "", "").severity,
-                        chain.source,
-                        chain.path,
-                        f"connections for {name or 'any host'} on port {bound.server.port} of "
-                        f"gateway {bound.gateway.name} already go where {winner.source} "
-                        f"{winner.path} says, which is older and wins; remove one of the two",
-                    )
+                    Problem(Code.HOST_CONFLICT, Severity.ERROR, chain.source, chain.path, message)
                 )
         if len(kept) == len(chain.match.sni or ("",)):
             return chain
