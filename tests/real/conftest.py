@@ -54,17 +54,19 @@ class Mesh:
     ingress = "http://127.0.0.1:8080"
     console = "http://127.0.0.1:20001"
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, prefix: tuple[str, ...] = ()) -> None:
+        """`prefix`: a command that runs the others, as another user for instance."""
         self.data = data
+        self.prefix = prefix
         self.seconds = 0.0
 
     def up(self, *options: str) -> None:
         started = time.monotonic()
-        self.run(_meltemi(), "up", "--detach", "--data", str(self.data), *options)
+        self.run(meltemi_command(), "up", "--detach", "--data", str(self.data), *options)
         self.seconds = time.monotonic() - started
 
     def down(self) -> None:
-        self.run(_meltemi(), "down", "--data", str(self.data))
+        self.run(meltemi_command(), "down", "--data", str(self.data))
 
     def run(self, *argv: str, text: str | None = None, check: bool = True) -> str:
         """A command's output; with `check`, a failure shows what it said."""
@@ -76,14 +78,20 @@ class Mesh:
     def result(self, *argv: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "KUBECONFIG": str(self.data / "kubeconfig")}
         return subprocess.run(
-            argv, input=text, capture_output=True, text=True, timeout=100, check=False, env=env
+            (*self.prefix, *argv),
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+            env=env,
         )
 
     def kubectl(self, *argv: str, text: str | None = None) -> str:
         return self.run("kubectl", *argv, text=text)
 
     def meltemi(self, command: str, *argv: str) -> str:
-        return self.run(_meltemi(), command, *argv, "--data", str(self.data))
+        return self.run(meltemi_command(), command, *argv, "--data", str(self.data))
 
     def status(self) -> Any:
         return json.loads(self.meltemi("status", "-o", "json"))
@@ -120,13 +128,14 @@ class Mesh:
         return "\n".join(parts)
 
 
-def _meltemi() -> str:
+def meltemi_command() -> str:
     return str(Path(sys.executable).parent / "meltemi")
 
 
-def running_mesh(*options: str) -> Iterator[Mesh]:
+def running_mesh(*options: str, prefix: tuple[str, ...] = (), owner: int = 0) -> Iterator[Mesh]:
     data = Path(tempfile.mkdtemp(prefix="mlt"))
-    mesh = Mesh(data)
+    os.chown(data, owner, owner)
+    mesh = Mesh(data, prefix)
     try:
         mesh.up(*options)
         yield mesh

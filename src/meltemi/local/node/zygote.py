@@ -43,7 +43,6 @@ class Zygote:
         self._pids: dict[int, int] = {}
         self._ids: dict[int, int] = {}
         self._decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-        self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def run(self) -> None:
         """Serve until the node closes its end."""
@@ -91,22 +90,27 @@ class Zygote:
         return True
 
     def _fork(self, start: Start, fds: Sequence[int]) -> int:
-        """Fork into the process namespace the request wants; 0 when there is none."""
-        try:
-            if start.join:
-                syscalls.enter_path(f"/proc/{start.join}/ns/pid", syscalls.CLONE_NEWPID)
-            else:
-                syscalls.unshare(syscalls.CLONE_NEWPID)
-            try:
-                pid = os.fork()
-                if pid == 0:
-                    _become(start, fds)
-                return pid
-            finally:
-                syscalls.setns(self._own_pid_namespace, syscalls.CLONE_NEWPID)
-        except OSError as error:
-            os.write(fds[3], f"cannot create the process: {error.strerror}".encode())
-            return 0
+        """Fork into the process namespace the request wants; 0 when there is none.
+
+        A process that has chosen the namespace of its children cannot choose again without the
+        rights of real root. So one in between chooses, forks the container and ends; the container
+        becomes our child.
+        """
+        read, write = os.pipe2(os.O_CLOEXEC)
+        between = os.fork()
+        if between == 0:
+            os.close(read)
+            _go_between(start, fds, write)
+        os.close(write)
+        answer = b""
+        while data := os.read(read, 4096):
+            answer += data
+        os.close(read)
+        os.waitpid(between, 0)
+        if answer.isdigit():
+            return int(answer)
+        os.write(fds[3], b"cannot create the process: " + answer)
+        return 0
 
     def _reap(self) -> None:
         while True:
@@ -138,6 +142,28 @@ def _mount_memory(request: Tmpfs) -> str:
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     return ""
+
+
+def _go_between(start: Start, fds: Sequence[int], answer: int) -> None:
+    """Fork the container in its process namespace and say its number. Never returns."""
+    try:
+        if start.join:
+            syscalls.enter_path(f"/proc/{start.join}/ns/pid", syscalls.CLONE_NEWPID)
+        else:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+        gone, alive = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            os.close(alive)
+            os.close(answer)
+            # Until the process in between has ended it is our parent, and its end would be ours.
+            os.read(gone, 1)
+            _become(start, fds)
+        os.write(answer, str(pid).encode())
+    except OSError as error:
+        os.write(answer, str(error.strerror).encode())
+    finally:
+        os._exit(0)
 
 
 def _become(start: Start, fds: Sequence[int]) -> None:
@@ -267,6 +293,7 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
     syscalls.die_with_parent(signal.SIGKILL)
+    syscalls.adopt_orphans()
     # Mounts of the machine arrive here; ours stay here, and end with this process.
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
