@@ -97,16 +97,23 @@ class Zygote:
         becomes our child.
         """
         read, write = os.pipe2(os.O_CLOEXEC)
+        wait, go = os.pipe2(os.O_CLOEXEC)
         between = os.fork()
         if between == 0:
             os.close(read)
-            _go_between(start, fds, write)
+            os.close(go)
+            _go_between(start, fds, write, wait)
         os.close(write)
+        os.close(wait)
         answer = b""
         while data := os.read(read, 4096):
             answer += data
         os.close(read)
         os.waitpid(between, 0)
+        # Only now is the container our child, and its parent's end no longer near.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(go, b"1")
+        os.close(go)
         if answer.isdigit():
             return int(answer)
         os.write(fds[3], b"cannot create the process: " + answer)
@@ -144,21 +151,22 @@ def _mount_memory(request: Tmpfs) -> str:
     return ""
 
 
-def _go_between(start: Start, fds: Sequence[int], answer: int) -> None:
-    """Fork the container in its process namespace and say its number. Never returns."""
+def _go_between(start: Start, fds: Sequence[int], answer: int, wait: int) -> None:
+    """Fork the container in its process namespace and say its number. Never returns.
+
+    The container begins when it can read from `wait`.
+    """
     try:
         if start.join:
             syscalls.enter_path(f"/proc/{start.join}/ns/pid", syscalls.CLONE_NEWPID)
         else:
             syscalls.unshare(syscalls.CLONE_NEWPID)
-        gone, alive = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
-            os.close(alive)
             os.close(answer)
-            # Until the process in between has ended it is our parent, and its end would be ours.
-            os.read(gone, 1)
-            _become(start, fds)
+            if os.read(wait, 1):
+                _become(start, fds)
+            os._exit(NOT_STARTED)
         os.write(answer, str(pid).encode())
     except OSError as error:
         os.write(answer, str(error.strerror).encode())
