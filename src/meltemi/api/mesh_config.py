@@ -171,7 +171,11 @@ def mesh_config(text: str, about: ObjectKey) -> Outcome[MeshConfig]:
     wrong = [_bad(about, path, message) for path, message in _findings(outcome.value)]
     if wrong:
         return Outcome(None, tuple(wrong))
-    return Outcome(outcome.value, tuple(_unread(data, about)))
+    useless = [
+        Problem(Code.NOT_SUPPORTED, Severity.INFO, about, f"{_PATH}.{path}", message)
+        for path, message in _useless(outcome.value)
+    ]
+    return Outcome(outcome.value, (*_unread(data, about), *useless))
 
 
 _PATH = f"data.{DATA_KEY}"
@@ -222,6 +226,15 @@ def _findings(config: MeshConfig) -> Iterator[tuple[str, str]]:
     ):
         if span is not None and span.total_seconds() < 0.001:
             yield name, "must be 1ms or more"
+
+
+def _useless(config: MeshConfig) -> Iterator[tuple[str, str]]:
+    """What is read elsewhere and means nothing as it stands here."""
+    if config.service_settings:
+        yield "serviceSettings", "in a mesh of one cluster every service is local to it"
+    if config.default_traffic_policy and config.default_traffic_policy.port_level_settings:
+        path = "defaultTrafficPolicy.portLevelSettings"
+        yield path, "the mesh's default has no ports: set it in a DestinationRule"
 
 
 def _unread(data: Mapping[str, Any], about: ObjectKey) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from meltemi.app.engine import Engine
+from meltemi.app.scopes import common_labels, suggested
 from meltemi.base.clock import Clock
 from meltemi.console.api import Console, State
 from meltemi.console.facts import facts
@@ -70,7 +71,23 @@ class Insight:
         }
 
     def data_routes(self) -> list[web.RouteDef]:
-        return self._console.data_routes()
+        return [*self._console.data_routes(), web.get("/debug/scopes", self._scopes)]
+
+    async def _scopes(self, request: web.Request) -> web.Response:
+        """Sidecar objects from what a namespace's workloads were seen to call."""
+        namespace = request.query.get("namespace", "")
+        try:
+            seconds = min(max(float(request.query.get("duration", "3600")), 1.0), 86_400.0)
+        except ValueError:
+            return web.json_response({"message": "duration is not a number"}, status=422)
+        end = self._store.latest or self._clock.now().timestamp()
+        seen = traffic(self._store.window(seconds, end), self._store.span(seconds, end))
+        pods = (
+            (w.name, w.labels)
+            for w in self._engine.model.workloads.values()
+            if w.key.namespace == namespace
+        )
+        return web.json_response(suggested(seen, namespace, common_labels(pods)))
 
     def console(self) -> web.Application:
         return self._console.application()

@@ -3,7 +3,7 @@
 import typer
 
 from meltemi import __version__
-from meltemi.cli import explain, graph, image, inject, mesh, proxies, serve, status, up, wait
+from meltemi.cli import explain, graph, image, inject, mesh, proxies, scope, serve, status, up, wait
 
 app = typer.Typer(
     name="meltemi",
@@ -38,6 +38,7 @@ app.command("proxy-status")(proxies.proxy_status)
 app.command("proxy-config")(proxies.proxy_config)
 app.command("graph")(graph.graph)
 app.add_typer(image.app, name="image")
+app.add_typer(scope.app, name="scope")
 app.command("wait")(wait.wait)
 app.command("explain")(explain.explain)
 

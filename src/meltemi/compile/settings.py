@@ -7,14 +7,15 @@ from typing import cast
 
 import msgspec
 
-from meltemi.api.mesh_config import MeshConfig, TLSConfig
+from meltemi.api.mesh_config import CONFIG_MAP, MeshConfig, TLSConfig
 from meltemi.api.networking import (
     HTTPRetry,
     LocalityLoadBalancer,
     TcpKeepalive,
     TrafficPolicy,
 )
-from meltemi.base.problems import Outcome
+from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Code, Outcome, Problem, Severity
 from meltemi.flow import Fetch, Graph, View
 
 MESH = "mesh"
@@ -118,11 +119,25 @@ def settings_view(
     return graph.derive(
         "mesh settings",
         base,
-        lambda fetch, key, start: {
-            key: Outcome(settings_from_config(fetch.get(config, key), start))
-        },
+        lambda fetch, key, start: {key: _checked(fetch.get(config, key), start)},
         reads=(config,),
     )
+
+
+def _checked(config: MeshConfig | None, base: MeshSettings) -> Outcome[MeshSettings]:
+    settings = settings_from_config(config, base)
+    if config is None or config.trust_domain in ("", base.trust_domain):
+        return Outcome(settings)
+    problem = Problem(
+        Code.BAD_VALUE,
+        Severity.WARNING,
+        ObjectKey("ConfigMap", base.root_namespace, CONFIG_MAP),
+        "data.mesh.trustDomain",
+        f"the trust domain is {base.trust_domain!r}, fixed when the mesh starts; "
+        f"{config.trust_domain!r} is ignored: name it in trustDomainAliases to accept its "
+        "certificates",
+    )
+    return Outcome(settings, (problem,))
 
 
 def _seconds(span: datetime.timedelta | None, default: float) -> float:

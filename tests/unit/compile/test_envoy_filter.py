@@ -359,6 +359,18 @@ def test_proxies_are_matched_by_version_and_metadata(
         ),
         ("applyTo: CLUSTER\npatch: {operation: ADD}", "patch.value", Code.BAD_VALUE, "needs"),
         (
+            "applyTo: CLUSTER\npatch: {operation: REMOVE, filterClass: AUTHN}",
+            "patch.filterClass",
+            Code.BAD_VALUE,
+            "places nothing",
+        ),
+        (
+            "applyTo: LISTENER\nmatch: {listener: {portName: a}}\npatch: {operation: REMOVE}",
+            "match.listener.portName",
+            Code.BAD_VALUE,
+            "port names",
+        ),
+        (
             "applyTo: CLUSTER\nmatch: {listener: {}}\npatch: {operation: REMOVE}",
             "match.listener",
             Code.BAD_VALUE,
@@ -403,3 +415,64 @@ def test_a_patch_that_meets_the_wrong_thing_is_told(mesh: Mesh, client: str) -> 
     assert "REMOVE needs the name" in problems(mesh)[0].message
     mesh.drop("EnvoyFilter", "f")
     assert problems(mesh) == []
+
+
+def test_listener_filters_and_chains_are_patched(mesh: Mesh, client: str) -> None:
+    inbound = "match: {context: SIDECAR_INBOUND, listener: {name: virtualInbound"
+    mesh.apply(
+        envoy_filter(
+            f"applyTo: LISTENER_FILTER\n{inbound}, listenerFilter: envoy.filters.listener."
+            "tls_inspector}}\npatch: {operation: INSERT_BEFORE, value: {name: first}}",
+            f"applyTo: FILTER_CHAIN\n{inbound}, filterChain: {{destinationPort: 9080, "
+            "transportProtocol: tls}}}\npatch: {operation: MERGE, value: "
+            "{transport_socket_connect_timeout: 3s}}",
+            f"applyTo: FILTER_CHAIN\n{inbound}, portNumber: 9080, filterChain: "
+            "{transportProtocol: raw_buffer}}}\npatch: {operation: REMOVE}",
+            f"applyTo: FILTER_CHAIN\n{inbound}, filterChain: {{sni: nobody.example}}}}}}\n"
+            "patch: {operation: REMOVE}",
+            f"applyTo: FILTER_CHAIN\n{inbound}, filterChain: {{applicationProtocols: 'no,one'}}"
+            "}}\npatch: {operation: REMOVE}",
+            "applyTo: FILTER_CHAIN\nmatch: {listener: {name: 0.0.0.0_9080, filterChain: "
+            "{name: PassthroughFilterChain}}}\npatch: {operation: REMOVE}",
+            "applyTo: FILTER_CHAIN\nmatch: {context: SIDECAR_OUTBOUND, listener: "
+            "{portNumber: 50051}}\npatch: {operation: ADD, value: {name: more}}",
+        )
+    )
+    assert problems(mesh) == []
+    found = mesh.sees(client, LISTENER)
+    names = [f["name"] for f in found["virtualInbound"]["listener_filters"]]
+    assert names[names.index("first") + 1] == "envoy.filters.listener.tls_inspector"
+    chains = found["virtualInbound"]["filter_chains"]
+    own = [c for c in chains if c.get("filter_chain_match", {}).get("destination_port") == 9080]
+    assert [c["transport_socket_connect_timeout"] for c in own] == ["3s"]
+    assert "default_filter_chain" not in found["0.0.0.0_9080"]
+    assert found["0.0.0.0_50051"]["filter_chains"][-1]["name"] == "more"
+
+
+def test_targets_select_gateways_by_their_label(mesh: Mesh, client: str) -> None:
+    target = "{group: gateway.networking.k8s.io, kind: Gateway, name: front}"
+    patch = "applyTo: CLUSTER\npatch: {operation: ADD, value: {name: mine, type: STATIC}}"
+    mesh.apply(envoy_filter(patch, more=f"targetRefs: [{target}]"))
+    labels = {"gateway.networking.k8s.io/gateway-name": "front"}
+    front = mesh.connect("router", "10.44.9.9", "front-1", labels)
+    other = mesh.connect("router", "10.44.9.8", "other-1", {})
+    assert "mine" in mesh.sees(front, CLUSTER)
+    assert "mine" not in mesh.sees(other, CLUSTER)
+    assert "mine" not in mesh.sees(client, CLUSTER)
+    mesh.apply(envoy_filter(patch, more="targetRefs: [{kind: Service, name: reviews}]"))
+    assert [p.path for p in problems(mesh)] == ["spec.targetRefs[0]"]
+
+
+def test_route_configurations_are_told_by_their_names() -> None:
+    from meltemi.api.envoy_filter import RouteConfigurationMatch
+    from meltemi.compile.patch.matching import RouteName, route_configuration, route_name
+
+    https = "https.443.front.shop.istio-system"
+    assert route_name("9080") == RouteName(9080, "", "")
+    assert route_name("a.default.svc.cluster.local:7000") == RouteName(7000, "", "")
+    assert route_name("http.80") == RouteName(80, "", "")
+    assert route_name("inbound|9080||") == RouteName(9080, "", "")
+    assert route_name(https) == RouteName(443, "front", "istio-system/shop")
+    assert route_configuration(RouteConfigurationMatch(port_name="front"), https)
+    assert route_configuration(RouteConfigurationMatch(gateway="istio-system/shop"), https)
+    assert not route_configuration(RouteConfigurationMatch(gateway="other/shop"), https)

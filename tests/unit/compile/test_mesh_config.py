@@ -260,9 +260,23 @@ def test_a_bad_config_keeps_the_last_good_one(
 
 
 def test_fields_that_change_nothing_are_reported(mesh: Mesh, client: str) -> None:
-    mesh.apply(config("extensionProviders: []\nconectTimeout: 1s\nrootNamespace: elsewhere"))
+    mesh.apply(
+        config(
+            """
+extensionProviders: []
+conectTimeout: 1s
+rootNamespace: elsewhere
+trustDomain: other.domain
+serviceSettings: [{settings: {clusterLocal: true}, hosts: ["*"]}]
+defaultTrafficPolicy: {portLevelSettings: [{port: {number: 80}}]}
+"""
+        )
+    )
     found = {p.path: p.code for p in problems(mesh)}
     assert found == {
+        "data.mesh.trustDomain": Code.BAD_VALUE,
+        "data.mesh.serviceSettings": Code.NOT_SUPPORTED,
+        "data.mesh.defaultTrafficPolicy.portLevelSettings": Code.NOT_SUPPORTED,
         "data.mesh.extensionProviders": Code.NOT_SUPPORTED,
         "data.mesh.conectTimeout": Code.UNKNOWN_FIELD,
         "data.mesh.rootNamespace": Code.BAD_VALUE,
@@ -288,3 +302,89 @@ def test_a_field_recompiles_only_what_reads_it(mesh: Mesh, client: str) -> None:
     assert reran("accessLogFile: /dev/stdout") == {"listeners", "inbound"}
     assert reran("accessLogFile: /dev/stdout\nconnectTimeout: 3s") == {"clusters", "inbound"}
     assert reran("accessLogFile: /dev/stdout\nconnectTimeout: 3s\ningressClass: x") == set()
+
+
+def test_the_meshs_retry_policy_is_every_silent_routes(mesh: Mesh, client: str) -> None:
+    mesh.apply(
+        config(
+            """
+defaultHttpRetryPolicy:
+  attempts: 5
+  perTryTimeout: 2s
+  retryOn: connect-failure,503
+  retryRemoteLocalities: true
+  retryIgnorePreviousHosts: false
+  backoff: 100ms
+"""
+        )
+    )
+
+    def policy() -> dict[str, Any]:
+        hosts = mesh.sees(client, ROUTE)["9080"]["virtual_hosts"]
+        reviews = next(h for h in hosts if h["name"] == f"{HOST}:9080")
+        found: dict[str, Any] = reviews["routes"][0]["route"]["retry_policy"]
+        return found
+
+    assert policy()["num_retries"] == 5
+    assert policy()["per_try_timeout"] == "2s"
+    assert "connect-failure" in policy()["retry_on"]
+    assert policy()["retriable_status_codes"] == [503]
+    assert "retry_priority" in policy()
+    assert "retry_host_predicate" not in policy()
+    assert policy()["retry_back_off"]["base_interval"] == "0.100s"
+    mesh.apply(
+        "kind: VirtualService\nmetadata: {name: r}\nspec: {hosts: [reviews], http: [{retries: "
+        "{attempts: 1}, route: [{destination: {host: reviews}}]}]}"
+    )
+    assert policy()["num_retries"] == 1
+
+
+ENTRY = """
+kind: ServiceEntry
+metadata: {name: out}
+spec:
+  hosts: [out.example.com]
+  location: MESH_EXTERNAL
+  resolution: DNS
+  ports: [{number: 443, name: tls, protocol: TLS}]
+---
+kind: DestinationRule
+metadata: {name: out}
+spec: {host: out.example.com, trafficPolicy: {tls: {mode: SIMPLE}}}
+"""
+
+
+def test_dns_clusters_refresh_as_the_mesh_says(mesh: Mesh, client: str) -> None:
+    mesh.apply(ENTRY)
+    mesh.apply(config("dnsRefreshRate: 7s"))
+    assert mesh.sees(client, CLUSTER)["outbound|443||out.example.com"]["dns_refresh_rate"] == "7s"
+
+
+def test_originated_tls_has_the_meshs_floor(mesh: Mesh, client: str) -> None:
+    mesh.apply(ENTRY)
+    mesh.apply(config("tlsDefaults: {minProtocolVersion: TLSV1_3, ecdhCurves: [P-256]}"))
+    cluster = mesh.sees(client, CLUSTER)["outbound|443||out.example.com"]
+    common = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+    assert common["tls_params"]["tls_minimum_protocol_version"] == "TLSv1_3"
+    assert common["tls_params"]["ecdh_curves"] == ["P-256"]
+
+
+def test_the_meshs_locality_setting_orders_endpoints(mesh: Mesh, client: str) -> None:
+    from meltemi.base.resource import ENDPOINT
+
+    mesh.apply(
+        "kind: DestinationRule\nmetadata: {name: r}\n"
+        "spec: {host: reviews, trafficPolicy: {outlierDetection: {interval: 5s}}}"
+    )
+
+    def priorities() -> list[int]:
+        found = mesh.sees(client, ENDPOINT)[REVIEWS].get("endpoints", [])
+        return [group.get("priority", 0) for group in found]
+
+    assert set(priorities()) == {0}
+    mesh.apply(config("localityLbSetting: {failoverPriority: [version]}"))
+    assert sorted(priorities()) != [0, 0] or len(priorities()) == 1
+    mesh.apply(config('localityLbSetting: {failoverPriority: ["version=v2"]}'))
+    assert sorted(priorities()) == [0, 1]
+    mesh.apply(config("localityLbSetting: {enabled: false}"))
+    assert set(priorities()) == {0}

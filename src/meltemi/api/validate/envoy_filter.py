@@ -62,6 +62,8 @@ def patch_findings(patch: EnvoyConfigObjectPatch) -> Iterator[tuple[str, str]]:
         )
     if operation != "REMOVE" and not patch.patch.value:
         yield "patch.value", f"{operation} needs a value"
+    if patch.patch.filter_class not in ("", "UNSPECIFIED"):
+        yield "patch.filterClass", "places nothing here: say where with INSERT_BEFORE and a match"
     yield from _match(patch)
     yield from _value(patch.patch.value or {}, "patch.value", 0)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from meltemi.api.mesh_config import TLSConfig
 from meltemi.api.networking import LoadBalancer
 from meltemi.compile import ir
 from meltemi.compile.envoy import tls
@@ -30,7 +31,7 @@ def cluster(kit: Kit, plan: ir.Cluster, settings: MeshSettings) -> Any:
     pool(kit, message, plan, settings)
     if plan.blocks.outlier_detection is not None:
         outlier_detection(message, plan.blocks.outlier_detection)
-    _security(kit, message, plan)
+    _security(kit, message, plan, settings.tls_defaults)
     if plan.blocks.proxy_protocol is not None:
         _proxy_protocol(kit, message, plan.blocks.proxy_protocol.version)
     _metadata(message, plan)
@@ -68,7 +69,7 @@ def _discovery(kit: Kit, message: Any, plan: ir.Cluster, settings: MeshSettings)
     balancer(message, wanted, weighs_localities=plan.weighs_localities)
 
 
-def _security(kit: Kit, message: Any, plan: ir.Cluster) -> None:
+def _security(kit: Kit, message: Any, plan: ir.Cluster, floor: TLSConfig) -> None:
     match plan.security:
         case ir.Security.AUTO:
             mutual = message.transport_socket_matches.add(name="tlsMode-istio")
@@ -81,9 +82,8 @@ def _security(kit: Kit, message: Any, plan: ir.Cluster) -> None:
             tls.mesh_client(kit, message.transport_socket, plan.tls)
         case ir.Security.ORIGINATE:
             if plan.blocks.tls is not None:
-                tls.originating_client(
-                    kit, message.transport_socket, plan.blocks.tls, plan.credential
-                )
+                socket = message.transport_socket
+                tls.originating_client(kit, socket, plan.blocks.tls, plan.credential, floor)
         case ir.Security.PLAIN:
             pass
 

@@ -89,13 +89,16 @@ def _authority(common: Any, plan: ir.ServerTls) -> None:
     validation.verify_certificate_hash.extend(plan.hashes)
 
 
-def originating_client(kit: Kit, target: Any, settings: ClientTLSSettings, credential: str) -> None:
+def originating_client(
+    kit: Kit, target: Any, settings: ClientTLSSettings, credential: str, floor: TLSConfig
+) -> None:
     """A client of TLS servers outside the mesh, as a DestinationRule's tls block says. Without
     names of its own the server is checked against the host of the request, which the cluster's
     HTTP options see to."""
     context = kit.new(f"{_TLS}.UpstreamTlsContext", sni=settings.sni)
     common = context.common_tls_context
     common.tls_params.tls_minimum_protocol_version = _TLS12
+    _floor(common, floor)
     if credential and settings.mode == "MUTUAL":
         _patient_secret(common.tls_certificate_sds_secret_configs.add(), names.secret(credential))
     elif settings.client_certificate:
