@@ -3,6 +3,10 @@
 import asyncio
 import json
 import re
+import sys
+from pathlib import Path
+
+import yaml
 
 from tests.real.conftest import Mesh
 from tests.real.load import Load, until
@@ -198,6 +202,8 @@ async def test_a_sidecar_learns_what_it_uses_at_the_first_request(mesh: Mesh) ->
 
     assert not any("reviews" in name for name in clusters())
     assert "reviews-v3" in ask("http://reviews:9080/reviews/0")
+    assert "reviews-v3" in ask("http://reviews.default:9080/reviews/0")
+    assert "reviews-v3" in ask("http://reviews:9080/reviews/0")
     posted = ask("-d", "x" * 5000, "http://httpbin.default:8000/post")
     assert "x" * 5000 in posted
     known = clusters()
@@ -209,3 +215,24 @@ async def test_a_sidecar_learns_what_it_uses_at_the_first_request(mesh: Mesh) ->
     assert any("reviews" in name for name in clusters()), "it starts warm"
     mesh.kubectl("delete", "deploy,svc", "httpbin", "--ignore-not-found")
     mesh.kubectl("delete", "deploy", "client")
+
+
+async def test_sidecars_are_suggested_from_traffic(mesh: Mesh) -> None:
+    async with Load(mesh.ingress + URL) as load:
+        await load.reach(50)
+        await until(lambda: "productpage-v1" in mesh.result(*_suggest(mesh)).stdout)
+    found = {s["metadata"]["name"]: s for s in yaml.safe_load_all(mesh.run(*_suggest(mesh)))}
+    spec = found["productpage-v1"]["spec"]
+    assert spec["workloadSelector"] == {"labels": {"app": "productpage", "version": "v1"}}
+    assert "default/reviews.default.svc.cluster.local" in spec["egress"][0]["hosts"]
+    mesh.kubectl("apply", "-f", "-", text=mesh.run(*_suggest(mesh)))
+    mesh.meltemi("wait", "--for=distribution", "sidecar/productpage-v1")
+    async with Load(mesh.ingress + URL) as load:
+        await load.reach(50)
+    mesh.kubectl("delete", "sidecar", "--all")
+    assert load.failures == {}
+
+
+def _suggest(mesh: Mesh) -> tuple[str, ...]:
+    program = str(Path(sys.executable).parent / "meltemi")
+    return (program, "scope", "suggest", "default", "--data", str(mesh.data))

@@ -175,3 +175,29 @@ def test_a_port_that_comes_and_goes_is_listened_on(mesh: Mesh, node: str) -> Non
     mesh.drop("Service", "new")
     assert "0.0.0.0_8123" not in mesh.sees(node, LISTENER)
     assert "8123" not in mesh.sees(node, ROUTE)
+
+
+def test_patches_reach_what_was_learned(mesh: Mesh, node: str) -> None:
+    ask(mesh, "9080/reviews")
+    mesh.apply(
+        f"""
+kind: EnvoyFilter
+metadata: {{name: f}}
+spec:
+  configPatches:
+  - applyTo: HTTP_ROUTE
+    match:
+      context: SIDECAR_OUTBOUND
+      routeConfiguration: {{name: "9080", vhost: {{name: "{HOST}:9080"}}}}
+    patch: {{operation: MERGE, value: {{route: {{timeout: 7s}}}}}}
+  - applyTo: HTTP_FILTER
+    match: {{context: SIDECAR_OUTBOUND}}
+    patch: {{operation: INSERT_FIRST, value: {{name: mine}}}}
+"""
+    )
+    found = mesh.sees(node, VIRTUAL_HOST)["9080/reviews"]
+    assert found["routes"][0]["route"]["timeout"] == "7s"
+    assert found["name"] == "9080/reviews"
+    manager = mesh.sees(node, LISTENER)["0.0.0.0_9080"]["filter_chains"][0]["filters"][0]
+    assert manager["typed_config"]["http_filters"][0]["name"] == "mine"
+    assert list(mesh.compiled.problems()) == []

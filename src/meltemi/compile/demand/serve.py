@@ -22,7 +22,8 @@ from meltemi.base.resource import (
 )
 from meltemi.compile import names
 from meltemi.compile.demand.learn import Learning, authority
-from meltemi.compile.envoy.kit import Kit
+from meltemi.compile.envoy.kit import Kit, set_struct
+from meltemi.compile.patch.apply import OWN, USUAL_NAME
 from meltemi.compile.scope import ON_DEMAND, ScopeKey
 from meltemi.compile.seal import Beyond
 from meltemi.flow import View
@@ -185,6 +186,8 @@ class _Hosts:
             return None
         message = self._kit.new("envoy.config.route.v3.VirtualHost")
         message.CopyFrom(found)
+        # Envoy tells virtual hosts apart by their names, patches know them by the usual one.
+        set_struct(message.metadata.filter_metadata[OWN], {USUAL_NAME: found.name})
         message.name = name
         del message.domains[:]
         message.domains.append(name.partition("/")[2])

@@ -9,7 +9,15 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from meltemi.base.resource import CLUSTER, EXTENSION, LISTENER, ROUTE, Resource, seal
+from meltemi.base.resource import (
+    CLUSTER,
+    EXTENSION,
+    LISTENER,
+    ROUTE,
+    VIRTUAL_HOST,
+    Resource,
+    seal,
+)
 from meltemi.compile.patch import matching
 from meltemi.compile.patch.merge import merge, pack, unpack
 from meltemi.compile.patch.select import MESSAGES, Patch
@@ -25,8 +33,12 @@ KINDS = {
     CLUSTER: ("CLUSTER",),
     LISTENER: (*_OF_LISTENERS, *_OF_ROUTES),
     ROUTE: _OF_ROUTES,
+    VIRTUAL_HOST: ("VIRTUAL_HOST", "HTTP_ROUTE"),
 }
 """The kinds of patches that can change a type of resource; listeners hold routes too."""
+
+OWN, USUAL_NAME = "meltemi", "virtual_host"
+"""Where a virtual host that was asked for by name keeps the name it has elsewhere, as metadata."""
 
 Failed = Callable[[Patch, str], None]
 
@@ -89,11 +101,12 @@ class Patcher:
         if resource.type_url == CLUSTER:
             context = matching.context_of_cluster(resource.name, gateway=self._gateway)
             return matching.in_context(patch, context) and matching.cluster(patch, resource.name)
-        if resource.type_url == ROUTE:
+        if resource.type_url in (ROUTE, VIRTUAL_HOST):
+            configuration = resource.name.partition("/")[0]
             context = matching.GATEWAY if self._gateway else matching.SIDECAR_OUTBOUND
             wanted = patch.match.route_configuration
             return matching.in_context(patch, context) and matching.route_configuration(
-                wanted, resource.name
+                wanted, configuration
             )
         return True
 
@@ -103,6 +116,9 @@ class Patcher:
             return self._whole(message, patch)
         if type_url == ROUTE:
             self._routes(message, patch)
+            return True
+        if type_url == VIRTUAL_HOST:
+            self._single_host(message, patch)
             return True
         context = matching.context_of_listener(message, gateway=self._gateway)
         if not matching.in_context(patch, context):
@@ -237,6 +253,23 @@ class Patcher:
         for host in message.virtual_hosts:
             if matching.virtual_host(wanted, host):
                 self._host_routes(host, patch)
+
+    def _single_host(self, message: Any, patch: Patch) -> None:
+        """A virtual host on its own, which patches know by its usual name. One that they remove
+        stays, and answers 404: the request that asked for it waits for an answer."""
+        if patch.apply_to == "VIRTUAL_HOST" and patch.operation == "ADD":
+            return
+        name = message.name
+        whole = self._protos.new(MESSAGES["ROUTE_CONFIGURATION"])
+        host = whole.virtual_hosts.add()
+        host.CopyFrom(message)
+        host.name = message.metadata.filter_metadata[OWN].fields[USUAL_NAME].string_value
+        self._routes(whole, patch)
+        if whole.virtual_hosts:
+            message.CopyFrom(whole.virtual_hosts[0])
+        else:
+            del message.routes[:]
+        message.name = name
 
     def _virtual_hosts(self, message: Any, patch: Patch) -> None:
         wanted = patch.match.route_configuration
