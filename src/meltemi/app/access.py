@@ -7,7 +7,7 @@ for a minute, by identity, and asked again while the proxy is connected.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -38,10 +38,12 @@ class ProxyAccess:
         *,
         identity_of: Callable[[str], Identity | None],
         workload: Callable[[WorkloadKey], Workload | None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`identity_of`: whose verified certificate stands behind a gRPC peer."""
         self._client = client
         self._clock = clock
+        self._sleep = sleep
         self._identity_of = identity_of
         self._workload = workload
         self._answers: dict[Identity, tuple[float, bool]] = {}
@@ -78,7 +80,7 @@ class ProxyAccess:
     ) -> None:
         """Ask again about connected gateways, until cancelled; `changed` hears of differences."""
         while True:
-            await asyncio.sleep(_REMEMBERED)
+            await self._sleep(_REMEMBERED)
             for node_id, identity in list(self._connected.items()):
                 try:
                     allowed = await self._may_read(identity)

@@ -1,5 +1,7 @@
 """Who is sent Secrets: the proved identity decides, and the API server has the last word."""
 
+import asyncio
+
 import pytest
 
 from meltemi.app.access import ProxyAccess
@@ -56,11 +58,16 @@ def access(api: Api, clock: Clock) -> ProxyAccess:
     def workload(_key: WorkloadKey) -> Workload | None:
         return None
 
+    async def sleep(seconds: float) -> None:
+        clock.seconds += seconds
+        await asyncio.sleep(0)
+
     return ProxyAccess(
         api,  # type: ignore[arg-type]
         clock,
         identity_of=PEERS.get,
         workload=workload,
+        sleep=sleep,
     )
 
 
@@ -114,3 +121,18 @@ async def test_a_gateway_comes_again_while_the_api_is_down(access: ProxyAccess, 
     api.is_down = True
     with pytest.raises(NotNow):
         await access.admit("unix-abstract:1", gateway())
+
+
+async def test_a_right_that_is_taken_away_is_noticed_while_the_gateway_is_connected(
+    access: ProxyAccess, api: Api
+) -> None:
+    node = await access.admit("unix-abstract:1", gateway())
+    assert node is not None
+    api.allowed.clear()
+    heard: asyncio.Queue[NodeInfo] = asyncio.Queue()
+    asking = asyncio.create_task(access.run({node.id: node}.get, heard.put_nowait))
+    changed = await asyncio.wait_for(heard.get(), 10)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert changed.id == node.id
+    assert not changed.reads_secrets
