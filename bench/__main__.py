@@ -19,6 +19,7 @@ BENCHES = {
     "mesh": "A real mesh: start, memory, and what it costs a request",
     "sidecar": "One sidecar in a mesh of 1,000 services: whole, scoped, on demand",
     "rules": "Compiling 1,000 services with 200 VirtualServices and DestinationRules",
+    "differential": "The simulator against real Envoys on random rules and requests (root)",
 }
 """Module of this package, and what it measures."""
 
