@@ -22,7 +22,9 @@ PODS: Json = {
     "reviews-v3": {"app": "reviews", "version": "v3", "sidecar": False},
     "ratings-v1": {"app": "ratings", "version": "v1"},
     "odd-0": {"app": "odd", "version": "v1"},
-    "db-0": {"app": "db"},
+    "db-0": {"app": "db", "version": "v1"},
+    "db-1": {"app": "db", "version": "v2"},
+    "safe-0": {"app": "safe"},
     "web.far": {"app": "client"},
     "stock-0.far": {"app": "stock", "version": "v1"},
     "stock-1.far": {"app": "stock", "version": "v2"},
@@ -34,6 +36,9 @@ SERVICES: Json = {
     "odd": {"ports": {"web": 7000}},
     "db": {"ports": {"tcp": 5432}},
     "empty": {"ports": {"http": 9080}},
+    "safe": {"ports": {"tls": 8443}},
+    "bare": {"ports": {"http": 9080}, "headless": True, "selector": {"app": "ratings"}},
+    "alias": {"ports": {"http": 9080}, "external": "ratings.default.svc.cluster.local"},
     "stock.far": {"ports": {"http": 9080, "grpc": 9090}},
     "gate.istio-system": {"ports": {"http": "80 > 8080"}},
 }
@@ -220,10 +225,19 @@ def _virtual_service(draw: st.DrawFn, name: str) -> Json:
 
 _TRAFFIC = _optional(
     {
-        "loadBalancer": _some(({"simple": "ROUND_ROBIN"}, {"simple": "RANDOM"})),
+        "loadBalancer": st.deferred(lambda: _some(_BALANCERS)),
         "tls": _some(({"mode": "DISABLE"}, {"mode": "ISTIO_MUTUAL"})),
         "connectionPool": st.just({"http": {"maxRequestsPerConnection": 1}}),
+        "portLevelSettings": st.just([{"port": {"number": 9080}, "tls": {"mode": "DISABLE"}}]),
+        "outlierDetection": st.just({"consecutive5xxErrors": 3}),
     }
+)
+_BALANCERS = (
+    {"simple": "ROUND_ROBIN"},
+    {"simple": "RANDOM"},
+    {"consistentHash": {"httpHeaderName": "x-a"}},
+    {"consistentHash": {"useSourceIp": True}},
+    {"consistentHash": {"httpQueryParameterName": "q"}},
 )
 
 
@@ -231,13 +245,82 @@ _TRAFFIC = _optional(
 def _destination_rule(draw: st.DrawFn, name: str) -> Json:
     versions = draw(st.lists(_some(("v1", "v2")), max_size=2, unique=True))
     spec: Json = {
-        "host": draw(_some(("reviews", "ratings", "stock.far.svc.cluster.local", "odd"))),
-        "subsets": [{"name": v, "labels": {"version": v}} for v in versions],
+        "host": draw(_some(("reviews", "ratings", "stock.far.svc.cluster.local", "odd", "db"))),
+        "subsets": [
+            {"name": v, "labels": {"version": v}}
+            | ({"trafficPolicy": draw(_TRAFFIC)} if draw(st.integers(0, 3)) == 0 else {})
+            for v in versions
+        ],
     }
     if draw(st.booleans()):
         spec["trafficPolicy"] = draw(_TRAFFIC)
     namespace = draw(_some(("default", "default", "far", "istio-system")))
     return _object("DestinationRule", name, namespace, spec)
+
+
+_L4_MATCH = _optional(
+    {
+        "port": _some((5432, 7000, 8443)),
+        "sourceLabels": st.just({"version": "v1"}),
+        "destinationSubnets": _some((["10.43.0.0/16"], ["10.43.0.4/32"], ["192.0.2.0/24"])),
+        "sourceNamespace": _some(("default", "far")),
+    }
+)
+
+
+@st.composite
+def _l4_service(draw: st.DrawFn, name: str) -> Json:
+    """Routes of bytes, or of TLS by its SNI."""
+    host = draw(_some(("db", "odd", "safe", "db")))
+    targets = draw(st.lists(_some(("db", "odd", "safe", "ratings")), min_size=1, max_size=2))
+    route = [
+        {
+            "destination": {
+                "host": t,
+                "subset": draw(_some(("", "", "v1"))),
+                "port": {"number": p},
+            },
+            "weight": 50,
+        }
+        for t in targets
+        for p in [{"db": 5432, "odd": 7000, "safe": 8443, "ratings": 9080}[t]]
+    ]
+    match = draw(_L4_MATCH)
+    if host == "safe":
+        sni = draw(_some((["safe.default.svc.cluster.local"], ["*.default.svc.cluster.local"])))
+        rule = {"tls": [{"match": [{**match, "sniHosts": sni}], "route": route}]}
+        return _object("VirtualService", name, "default", {"hosts": sni, **rule})
+    rule = {"tcp": [{"match": [match] if match else [], "route": route}]}
+    return _object("VirtualService", name, "default", {"hosts": [host], **rule})
+
+
+@st.composite
+def _peer_authentication(draw: st.DrawFn, name: str) -> Json:
+    """Endpoints that are off mutual TLS; nobody refuses here, so STRICT would say nothing."""
+    spec: Json = {"mtls": {"mode": draw(_some(("DISABLE", "PERMISSIVE")))}}
+    app = draw(_some(("", "reviews", "db")))
+    if app:
+        spec["selector"] = {"matchLabels": {"app": app}}
+        if draw(st.booleans()):
+            spec["portLevelMtls"] = {"9080": {"mode": draw(_some(("DISABLE", "PERMISSIVE")))}}
+    return _object("PeerAuthentication", name, "default", spec)
+
+
+@st.composite
+def _service_entry(draw: st.DrawFn, name: str) -> Json:
+    """Hosts outside, with addresses and endpoints of their own, or none."""
+    resolution = draw(_some(("STATIC", "NONE")))
+    spec: Json = {
+        "hosts": draw(_some((["api.example.com"], ["api.example.com", "*.outside.com"]))),
+        "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+        "location": draw(_some(("MESH_EXTERNAL", "MESH_INTERNAL"))),
+        "resolution": resolution,
+    }
+    if resolution == "STATIC":
+        spec["endpoints"] = [{"address": "192.0.2.10"}, {"address": "192.0.2.11", "weight": 3}]
+        if draw(st.booleans()):
+            spec["addresses"] = ["192.0.2.1"]
+    return _object("ServiceEntry", name, "default", spec)
 
 
 @st.composite
@@ -259,6 +342,8 @@ _TARGETS = (
     "http://unknown.example.com:9080", "http://api.example.com", "tcp://db:5432",
     "tcp://odd:7000", "tls://odd:7000", "http://db:5432", "tcp://reviews:9080",
     "https://reviews:9080", "http://10.43.0.1:9080", "http://10.44.0.3:9080",
+    "tls://safe:8443", "tls://safe.default.svc.cluster.local:8443", "http://bare:9080",
+    "http://alias:9080", "http://x.outside.com", "tcp://db.default:5432",
 )  # fmt: skip
 _AUTHORITIES = (
     "", "", "", "shop.example.com", "REVIEWS", "ratings", "reviews:9080", "reviews:1",
@@ -306,6 +391,12 @@ def meshes(draw: st.DrawFn, questions: int = 60) -> RandomMesh:
     """Rules, and so many questions from a few origins."""
     rules = [draw(_virtual_service(f"vs-{i}")) for i in range(draw(st.integers(1, 4)))]
     rules += [draw(_destination_rule(f"dr-{i}")) for i in range(draw(st.integers(0, 3)))]
+    if draw(st.booleans()):
+        rules.append(draw(_l4_service("l4")))
+    if draw(st.integers(0, 2)) == 0:
+        rules.append(draw(_peer_authentication("pa")))
+    if draw(st.booleans()):
+        rules.append(draw(_service_entry("se")))
     if draw(st.integers(0, 2)):
         rules.append(draw(_gateway()))
     else:

@@ -418,7 +418,7 @@ class ProxyPlan(msgspec.Struct, frozen=True):
     node: NodeInfo
     settings: MeshSettings
     clusters: Mapping[str, Cluster]
-    endpoints: Mapping[str, tuple[Endpoint, ...]]
+    endpoints: Mapping[str, tuple[EndpointGroup, ...]]
     """By cluster; a cluster that finds its endpoints otherwise is not in it."""
     routes: Mapping[str, tuple[VirtualHost, ...]]
     """Virtual hosts by route configuration."""

@@ -31,7 +31,6 @@ from meltemi.compile.views import Views, views
 from meltemi.compile.visibility import Pair
 from meltemi.flow import Fetch, Graph, View
 from meltemi.model.build import Model
-from meltemi.model.endpoint import Endpoint
 
 Routes = Mapping[str, tuple[ir.VirtualHost, ...]]
 
@@ -59,15 +58,15 @@ class Planning(NamedTuple):
         fetch = Fetch.unrecorded()
         planner = self.planner
         clusters: dict[str, ir.Cluster] = {}
-        endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        endpoints: dict[str, tuple[ir.EndpointGroup, ...]] = {}
         for pair, variant in self.views.choices.items().items():
             if pair.scope == scope:
                 clusters |= {c.name: c for c in planner.clusters(fetch, variant)}
-                endpoints |= {a.cluster: a.preferred for a in planner.assignments(fetch, variant)}
+                endpoints |= {a.cluster: a.groups for a in planner.assignments(fetch, variant)}
                 if pair in self.east_west.choices:
                     passed = named_assignments(planner, fetch, variant)
                     clusters |= {c.name: c for c in named_clusters(planner, fetch, variant)}
-                    endpoints |= {a.cluster: a.preferred for a in passed}
+                    endpoints |= {a.cluster: a.groups for a in passed}
         problems: tuple[Problem, ...]
         if scope.kind == "router":
             listeners, routes, problems = planner.gateway(fetch, scope)

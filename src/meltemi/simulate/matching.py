@@ -16,6 +16,9 @@ def refusal(match: ir.Match, request: Request) -> str:
         reason = _header_refusal(header, request)
         if reason:
             return reason
+    for claim in match.claims:
+        if not claim.absent:
+            return f"the request has no verified claim {'.'.join(claim.path)}"
     parameters = query(request.path)
     for parameter in match.query:
         reason = _query_refusal(parameter, parameters)
@@ -32,6 +35,10 @@ def conditions(match: ir.Match) -> str:
     for header in match.headers:
         without = "without " if header.absent else ""
         words.append(f"{without}{_label(header.name)} {patterns.describe(header.matcher)}")
+    words += [
+        f"{'without ' if c.absent else ''}claim {'.'.join(c.path)} {patterns.describe(c.matcher)}"
+        for c in match.claims
+    ]
     words += [f"query {q.name} {patterns.describe(q.matcher)}" for q in match.query]
     return ", ".join(words) or "every request"
 

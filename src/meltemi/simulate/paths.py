@@ -1,6 +1,6 @@
 """What a connection manager does to a path before any route sees it."""
 
-from meltemi.simulate.request import Request
+from meltemi.compile.settings import Paths
 
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~")
 
@@ -60,10 +60,26 @@ def _without_dots(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-def at_edge(request: Request) -> str | None:
-    """Where a gateway sends a client whose path hides slashes in escapes; None: nowhere."""
-    path, rest = split(request.path)
+def as_routed(path: str, rules: Paths, *, edge: bool) -> tuple[str, bool]:
+    """A path as routes see it; True: the client is redirected to it first.
+
+    An edge merges slashes, and redirects clients whose path hides them in escapes.
+    """
+    if rules is Paths.NONE:
+        return path, False
     plain = path
+    if edge or rules is Paths.DECODE_AND_MERGE_SLASHES:
+        plain = _with_slashes(path)
+    if plain != path and rules is not Paths.DECODE_AND_MERGE_SLASHES:
+        return plain, True
+    found = normalized(plain)
+    merges = edge or rules is not Paths.BASE
+    return (merged_slashes(found) if merges else found), False
+
+
+def _with_slashes(path: str) -> str:
+    """Slashes and backslashes for their escapes, in the path only."""
+    before, rest = split(path)
     for code, char in (("%2f", "/"), ("%2F", "/"), ("%5c", "\\"), ("%5C", "\\")):
-        plain = plain.replace(code, char)
-    return None if plain == path else plain + rest
+        before = before.replace(code, char)
+    return before + rest

@@ -63,6 +63,11 @@ def service_of(world: World, host: str) -> Service | None:
     return found[0] if found else None
 
 
+def address_of(host: str) -> str:
+    """The address of a name that a proxy resolves by itself."""
+    return host if is_address(host) else stand_in(host)
+
+
 def stand_in(host: str) -> str:
     """An address of the benchmarking range 198.18.0.0/15, the same for the same name."""
     first, second, third = hashlib.blake2b(host.encode(), digest_size=3).digest()

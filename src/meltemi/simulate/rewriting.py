@@ -3,7 +3,7 @@
 import msgspec
 
 from meltemi.compile import ir
-from meltemi.model.route import Exact, HeaderEdits, Prefix, Redirect
+from meltemi.model.route import Exact, HeaderEdits, Prefix, Redirect, Rewrite
 from meltemi.simulate.paths import split
 from meltemi.simulate.patterns import substitute
 from meltemi.simulate.request import Pairs, Request
@@ -19,9 +19,7 @@ def forwarded(
     then the route's, then authority and path."""
     headers = edited(request.headers, weighted.headers)
     headers = edited(headers, route.headers)
-    rewrite = action.rewrite
-    if rewrite is None:
-        return msgspec.structs.replace(request, headers=headers)
+    rewrite = action.rewrite or Rewrite()
     path = request.path
     if rewrite.regex is not None:
         path = _in_path(path, *rewrite.regex)
@@ -29,7 +27,7 @@ def forwarded(
         path = _in_path(path, _WHOLE_PATH, rewrite.path.replace("\\", r"\\"))
     elif rewrite.path:
         path = rewrite.path + path[len(_matched(route.match)) :]
-    authority = rewrite.authority or request.authority
+    authority = weighted.authority or rewrite.authority or request.authority
     return msgspec.structs.replace(request, headers=headers, path=path, authority=authority)
 
 

@@ -9,9 +9,11 @@ from meltemi.compile import ir, names
 from meltemi.model.route import DirectResponse, Redirect
 from meltemi.simulate import connections, interference, paths, rewriting
 from meltemi.simulate.arrival import arrive
-from meltemi.simulate.balancing import places
+from meltemi.simulate.balancing import balanced
+from meltemi.simulate.hosts import without_port
 from meltemi.simulate.policies import cluster_policies, origins, route_policies
 from meltemi.simulate.request import Connection, Request, Speaks
+from meltemi.simulate.resolving import address_of
 from meltemi.simulate.routing import Routed, because, route_of
 from meltemi.simulate.trace import (
     Branch,
@@ -106,25 +108,24 @@ class _Walk:
             named = names.cluster_of_sni(self._connection.sni) or names.BLACK_HOLE
             clusters = (ir.WeightedCluster(named, 100),)
         alpn = (names.MESH_TCP,) if tcp.marks else ()
-        branches = self._branches(clusters, lambda _: None, alpn)
+        branches = tuple(
+            _closing(branch) for branch in self._branches(clusters, lambda _: None, alpn)
+        )
         trace = msgspec.structs.replace(trace, branches=branches)
         failures = [b.failure for b in branches if b.failure is not None]
-        if len(failures) == len(branches) and failures:
-            closed = msgspec.structs.replace(failures[0], status=0)
-            return _answered(trace, closed)
+        if failures and len(failures) == len(branches):
+            return _answered(trace, failures[0])
         return trace
 
     def _http(self, trace: Trace, http: ir.Http, request: Request, *, edge: bool) -> Trace:
         if "#" in request.path:
             return _answered(trace, Response(400, "the path has a fragment", "DPE"))
-        elsewhere = paths.at_edge(request) if edge else None
-        if elsewhere is not None:
-            to = (("location", elsewhere),)
+        path, moved = paths.as_routed(request.path, self._plan.settings.paths, edge=edge)
+        if moved:
+            to = (("location", path),)
             return _answered(
                 trace, Response(307, "the path hides a slash in an escape", headers=to)
             )
-        path = paths.normalized(request.path)
-        path = paths.merged_slashes(path) if edge else path
         request = msgspec.structs.replace(request, path=path)
         routed = route_of(self._plan, http, request)
         if isinstance(routed, Response):
@@ -196,12 +197,14 @@ class _Walk:
             return Branch(share, Choice(name, "it does not exist"), request, failure=failure)
         choice = Choice(name, _why(cluster), origins(self._world, cluster))
         policies = cluster_policies(self._world, cluster)
-        found = places(cluster, self._plan.endpoints.get(name, ()), self._connection)
-        if not found:
+        host = without_port(request.authority) if request is not None else self._connection.sni
+        groups = self._plan.endpoints.get(name, ())
+        found = balanced(cluster, groups, self._connection, host, address_of)
+        if not found.places:
             failure = Response(503, f"no endpoint of {name} is ready", "UH")
             return Branch(share, choice, request, failure=failure, policies=policies)
-        arrived = tuple(self._arrived(place, request, alpn) for place in found)
-        return Branch(share, choice, request, arrived, policies=policies)
+        arrived = tuple(self._arrived(place, request, alpn) for place in found.places)
+        return Branch(share, choice, request, arrived, found.standby, policies=policies)
 
     def _arrived(self, place: Place, request: Request | None, alpn: tuple[str, ...]) -> Place:
         speaks = self._connection.speaks if request is None else Speaks.HTTP1
@@ -229,6 +232,14 @@ def _redirected(request: Request, redirect: Redirect, route: ir.Route) -> Respon
     headers = rewriting.response_edited((("location", to),), route.headers)
     reason = "the route redirects"
     return Response(redirect.code, reason, "", headers, because=because(route, "redirect"))
+
+
+def _closing(branch: Branch) -> Branch:
+    """Where bytes go nowhere, the connection is closed."""
+    if branch.failure is None:
+        return branch
+    failure = msgspec.structs.replace(branch.failure, status=0)
+    return msgspec.structs.replace(branch, failure=failure)
 
 
 def _answered(trace: Trace, response: Response) -> Trace:

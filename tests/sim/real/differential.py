@@ -17,9 +17,11 @@ from .places import node_at
 IDENTITIES = [
     Identity("cluster.local", space, account)
     for space in ("default", "far", "istio-system")
-    for account in ("client", "reviews", "ratings", "odd", "db", "stock", "gate", "empty")
+    for account in ("client", "reviews", "ratings", "odd", "db", "stock", "gate", "safe")
 ]
-_RULES = frozenset({"VirtualService", "DestinationRule", "Gateway"})
+_RULES = frozenset(
+    {"VirtualService", "DestinationRule", "Gateway", "PeerAuthentication", "ServiceEntry"}
+)
 
 
 async def compare(mesh: RandomMesh, lab: Lab, counted: Counter[str]) -> str:

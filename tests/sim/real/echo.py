@@ -121,6 +121,8 @@ def _http(directory: Path) -> Json:
         "generate_request_id": False,
         "codec_type": "AUTO",
         "http_protocol_options": {"accept_http_10": True},
+        # A pooled connection would outlive the mesh whose security it was made with.
+        "common_http_protocol_options": {"max_requests_per_connection": 1},
     }
     return _named("filters.network", "http_connection_manager", "HttpConnectionManager", manager)
 

@@ -34,9 +34,10 @@ from meltemi.simulate.world import Raw
 
 from . import client, echo, networks
 from .client import Answer
-from .plane import Plane
+from .plane import CANARY_PORT, Plane
 
 _AT_ONCE = 16
+_LIMIT = 20.0
 
 
 class Seen(NamedTuple):
@@ -98,6 +99,29 @@ class Lab:
             roles[self._server] = server
         networks.serve(self._there, [server.ip] if server is not None else [])
         await self._plane.configure(raw, roles)
+        networks_in_use = [
+            network
+            for network, node in ((self._here, proxy), (self._there, server))
+            if node is not None
+        ]
+        for network in networks_in_use:
+            await self._workers_have_it(network)
+
+    async def _workers_have_it(self, network: networks.Network) -> None:
+        """Ask the canary until it tells the newest revision."""
+        async with asyncio.timeout(_LIMIT):
+            while await self._canary(network) != self._plane.canary:
+                pass
+
+    async def _canary(self, network: networks.Network) -> str:
+        sock = network.socket(marked=True)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", CANARY_PORT))
+            return (await asyncio.get_running_loop().sock_recv(sock, 100)).decode()
+        except OSError:
+            return ""
+        finally:
+            sock.close()
 
     async def ask(self, trace: Trace, count: int = 1) -> list[Seen]:
         """Send a trace's request for real, so many times; what became of each."""

@@ -7,7 +7,7 @@ import msgspec
 
 from meltemi.app.engine import Engine
 from meltemi.base.keys import ObjectKey
-from meltemi.base.resource import Change, NodeInfo, ProxyView
+from meltemi.base.resource import LISTENER, Change, NodeInfo, ProxyView, SetKey, seal
 from meltemi.compile.settings import AccessLog, MeshSettings
 from meltemi.model.build import Domain
 from meltemi.protos import Protos
@@ -31,6 +31,10 @@ _LOG_FIELDS = {
 
 _LIMIT = 20.0
 """Seconds for an Envoy to take a configuration."""
+
+
+CANARY_PORT = 15999
+_CANARY = SetKey(LISTENER, "canary")
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -61,6 +65,7 @@ class Plane:
             self.cache, self.status, on_connect=self._connected, on_disconnect=lambda _: None
         )
         self._discovery.ready.set()
+        self._protos = protos
 
     async def serve(self, path: str) -> "grpc.aio.Server":
         server = grpc.aio.server(options=(*OPTIONS, ("grpc.so_reuseport", 0)))
@@ -86,20 +91,55 @@ class Plane:
         new = [_Event(key, body) for key, body in raw.items() if self._raw.get(key) != body]
         known = self.engine.objects.raw
         self._raw = dict(raw)
-        self.engine.deliver([e for e in (*gone, *new) if e.key.kind in known])
+        # An object that turns bad keeps its last good meaning: what changes goes first.
+        changed = [_Event(event.key, None) for event in new]
+        self.engine.deliver([e for e in (*gone, *changed) if e.key.kind in known])
+        await self.engine.propagate()
+        self.engine.deliver([e for e in new if e.key.kind in known])
         self._become(roles)
         await self.engine.propagate()
-        try:
-            async with asyncio.timeout(_LIMIT):
-                await self.status.settled(self._revision)
-        except TimeoutError as error:
-            raise AssertionError(f"not acknowledged: {self.status.proxies()}") from error
+        await self._settled()
         refused = {
             f"{rejection.name}: {rejection.message}"
             for found in self.status.rejections().values()
             for rejection in found
         }
         assert not refused, f"Envoy refuses {refused}"
+        self._publish_canary()
+        await self._settled()
+
+    async def _settled(self) -> None:
+        try:
+            async with asyncio.timeout(_LIMIT):
+                await self.status.settled(self._revision)
+        except TimeoutError as error:
+            raise AssertionError(f"not acknowledged: {self.status.proxies()}") from error
+
+    @property
+    def canary(self) -> str:
+        """What the canary says once a worker has taken everything before it."""
+        return str(self._revision)
+
+    def _publish_canary(self) -> None:
+        """A listener that says the revision. Envoy acknowledges listeners before its worker has
+        them; the worker takes changes in order, so when it has the canary it has the rest."""
+        said = {"inline_string": str(self._revision + 1)}
+        kind = "envoy.extensions.filters.network.direct_response.v3.Config"
+        answer = {"@type": f"type.googleapis.com/{kind}", "response": said}
+        body = {
+            "name": "canary",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": CANARY_PORT}},
+            "filter_chains": [
+                {
+                    "filters": [
+                        {"name": "envoy.filters.network.direct_response", "typed_config": answer}
+                    ]
+                }
+            ],
+        }
+        message = self._protos.from_dict("envoy.config.listener.v3.Listener", body)
+        listener = seal(LISTENER, "canary", message.SerializeToString(deterministic=True))
+        self._publish(Change(0, {_CANARY: {"canary": listener}}, {}))
 
     def _become(self, roles: dict[str, NodeInfo]) -> None:
         wanted = {node.id for node in roles.values()}
@@ -115,6 +155,6 @@ class Plane:
         views = dict(change.views)
         for envoy in self._envoys:
             view = self._views.get(self._roles.get(envoy, ""))
-            views[envoy] = ProxyView(envoy, view.sets if view else ())
+            views[envoy] = ProxyView(envoy, (*view.sets, _CANARY) if view else ())
         self._revision += 1
         self.cache.apply(Change(self._revision, change.resources, views))
