@@ -21,3 +21,8 @@ PROXY_USER = 1337
 
 IGNORED_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "local-path-storage")
 """Never injected."""
+
+AUTO_REGISTERED = "istio.io/autoRegistrationGroup"
+"""The annotation that names the WorkloadGroup of an entry that registered itself."""
+HEALTH_CHECKED = "proxy.istio.io/health-checks-enabled"
+"""The annotation of an entry whose group has a probe: it is unhealthy until its agent says."""

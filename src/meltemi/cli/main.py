@@ -3,7 +3,20 @@
 import typer
 
 from meltemi import __version__
-from meltemi.cli import explain, graph, image, inject, mesh, proxies, scope, serve, status, up, wait
+from meltemi.cli import (
+    explain,
+    graph,
+    image,
+    inject,
+    mesh,
+    proxies,
+    scope,
+    serve,
+    status,
+    up,
+    wait,
+    workload,
+)
 
 app = typer.Typer(
     name="meltemi",
@@ -39,6 +52,7 @@ app.command("proxy-config")(proxies.proxy_config)
 app.command("graph")(graph.graph)
 app.add_typer(image.app, name="image")
 app.add_typer(scope.app, name="scope")
+app.add_typer(workload.app, name="workload")
 app.command("wait")(wait.wait)
 app.command("explain")(explain.explain)
 

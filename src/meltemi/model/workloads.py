@@ -3,16 +3,13 @@
 from collections.abc import Mapping
 
 from meltemi.api.core import Pod
+from meltemi.api.names import AUTO_REGISTERED, HEALTH_CHECKED
 from meltemi.api.workload_entry import WorkloadEntry
 from meltemi.base.identity import Identity
 from meltemi.base.keys import ObjectKey, WorkloadKey
 from meltemi.model.locality import locality_of_labels
 from meltemi.model.workload import Workload
 
-GROUP = "istio.io/autoRegistrationGroup"
-"""The annotation that names the WorkloadGroup of an entry that registered itself."""
-HEALTH_CHECKED = "proxy.istio.io/health-checks-enabled"
-"""The annotation of an entry whose group has a probe: it is unhealthy until its agent says."""
 _GONE = ("Succeeded", "Failed")
 
 
@@ -62,7 +59,7 @@ def workload_from_entry(entry: WorkloadEntry, trust_domain: str) -> Workload | N
     if not spec.address:
         return None
     labels = {**meta.labels, **spec.labels}
-    name = meta.annotations.get(GROUP, "") or meta.name
+    name = meta.annotations.get(AUTO_REGISTERED, "") or meta.name
     canonical, revision = _canonical(labels, name)
     tls_mode = labels.get("security.istio.io/tlsMode")
     healthy = next((c for c in entry.status.conditions if c.type == "Healthy"), None)
