@@ -20,11 +20,16 @@ from meltemi.api.validate.gateway import gateway, gateway_ignored
 from meltemi.api.validate.ingress import ingress, ingress_class_ignored
 from meltemi.api.validate.peer_authentication import peer_authentication
 from meltemi.api.validate.proxy_config import proxy_config
-from meltemi.api.validate.service_entry import service_entry
+from meltemi.api.validate.service_entry import service_entry, service_entry_ignored
 from meltemi.api.validate.sidecar import sidecar, sidecar_ignored
 from meltemi.api.validate.virtual_service import virtual_service
 from meltemi.api.validate.words import Advice, Finding
-from meltemi.api.validate.workload_entry import workload_entry, workload_group
+from meltemi.api.validate.workload_entry import (
+    entry_ignored,
+    group_ignored,
+    workload_entry,
+    workload_group,
+)
 from meltemi.api.workload_entry import WorkloadEntry, WorkloadGroup
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Problem, Severity
@@ -80,6 +85,12 @@ def ignored(obj: Object) -> Iterator[Finding]:
                     yield Advice(f"spec.configPatches[{i}].{path}", message, Code.BAD_VALUE)
         case Sidecar():
             yield from sidecar_ignored(obj.spec)
+        case ServiceEntry():
+            yield from service_entry_ignored(obj.spec)
+        case WorkloadEntry():
+            yield from entry_ignored(obj.spec, "spec")
+        case WorkloadGroup():
+            yield from group_ignored(obj.spec)
 
 
 def _problem(about: ObjectKey, finding: Finding) -> Problem:

@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from meltemi.api import sidecar as api
+from meltemi.api.networking import ConnectionPool
 from meltemi.api.validate import words
 from meltemi.api.validate.service_entry import PROTOCOLS
 from meltemi.api.validate.words import Finding
@@ -40,14 +41,58 @@ def sidecar(spec: api.SidecarSpec) -> Iterator[Finding]:
 def sidecar_ignored(spec: api.SidecarSpec) -> Iterator[Finding]:
     """What is accepted, as Istio accepts it, and that nothing here follows."""
     for i, ingress in enumerate(spec.ingress):
-        if ingress.tls is not None and not ingress.tls.server_certificate:
-            yield (
-                f"spec.ingress[{i}].tls.credentialName",
-                "a sidecar takes its certificate from files: name serverCertificate, privateKey",
-            )
+        path = f"spec.ingress[{i}]"
+        yield from _ignored_port(ingress.port, f"{path}.port")
+        yield from _ignored_tls(ingress, f"{path}.tls")
+        yield from _ignored_pool(ingress.connection_pool, f"{path}.connectionPool")
+    for i, egress in enumerate(spec.egress):
+        if egress.port is not None:
+            yield from _ignored_port(egress.port, f"spec.egress[{i}].port")
+    yield from _ignored_pool(spec.inbound_connection_pool, "spec.inboundConnectionPool")
     policy = spec.outbound_traffic_policy
     if policy is not None and policy.mode == "ALLOW_ANY_DYNAMIC_DNS":
         yield "spec.outboundTrafficPolicy.mode", "it is taken as ALLOW_ANY: names are not resolved"
+
+
+def _ignored_port(port: api.SidecarPort, path: str) -> Iterator[Finding]:
+    if port.target_port:
+        yield f"{path}.targetPort", "it has no effect on a Sidecar: use defaultEndpoint"
+
+
+def _ignored_tls(ingress: api.IngressListener, path: str) -> Iterator[Finding]:
+    tls = ingress.tls
+    if tls is None:
+        return
+    given = {
+        "credentialName": bool(tls.credential_name),
+        "credentialNames": bool(tls.credential_names),
+        "caCertCredentialName": bool(tls.ca_cert_credential_name),
+    }
+    for name, is_given in given.items():
+        if is_given:
+            reason = (
+                "a sidecar takes its certificate from files: name serverCertificate, privateKey"
+            )
+            yield f"{path}.{name}", reason
+    if tls.https_redirect:
+        yield f"{path}.httpsRedirect", "only gateways redirect"
+
+
+def _ignored_pool(pool: ConnectionPool | None, path: str) -> Iterator[Finding]:
+    """An application is spoken to as its clients speak."""
+    http = pool.http if pool is not None else None
+    if http is None:
+        return
+    given = {
+        "h2UpgradePolicy": http.h2_upgrade_policy not in ("", "DEFAULT"),
+        "useClientProtocol": http.use_client_protocol,
+        "maxConcurrentStreams": bool(http.max_concurrent_streams),
+        "http2KeepAlive": http.http2_keep_alive is not None,
+    }
+    for name, is_given in given.items():
+        if is_given:
+            reason = "the application is spoken to as its clients speak: it has no effect here"
+            yield f"{path}.http.{name}", reason
 
 
 def _port(port: api.SidecarPort, path: str, *, unix: bool) -> Iterator[Finding]:
@@ -86,7 +131,8 @@ def _ingress(ingress: api.IngressListener, path: str) -> Iterator[Finding]:
         return
     if tls.mode not in ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"):
         yield f"{path}.tls.mode", "must be SIMPLE, MUTUAL or OPTIONAL_MUTUAL on a sidecar"
-    if not tls.credential_name and not (tls.server_certificate and tls.private_key):
+    own = tls.tls_certificates or (tls.server_certificate and tls.private_key)
+    if not (own or tls.credential_name or tls.credential_names):
         yield f"{path}.tls", "needs serverCertificate and privateKey, or credentialName"
 
 

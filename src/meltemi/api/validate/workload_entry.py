@@ -82,3 +82,22 @@ def _probe(probe: api.ReadinessProbe) -> Iterator[Finding]:
     for name, number in numbers:
         if number < 0:
             yield f"{path}.{name}", "must not be negative"
+
+
+def entry_ignored(spec: api.WorkloadEntrySpec, path: str) -> Iterator[Finding]:
+    """What is accepted, as Istio accepts it, and that nothing here follows."""
+    if spec.network:
+        yield f"{path}.network", "all addresses are reached directly: there is one network"
+
+
+def group_ignored(spec: api.WorkloadGroupSpec) -> Iterator[Finding]:
+    yield from entry_ignored(spec.template, "spec.template")
+    probe = spec.probe
+    if probe is None:
+        return
+    if probe.grpc is not None:
+        yield "spec.probe.grpc", "it is not asked: use httpGet, tcpSocket or exec"
+    if probe.tcp_socket is not None and probe.tcp_socket.host:
+        yield "spec.probe.tcpSocket.host", "the workload itself is asked, on its loopback"
+    if probe.http_get is not None and probe.http_get.scheme.upper() == "HTTPS":
+        yield "spec.probe.httpGet.scheme", "it is asked in plaintext: use HTTP, tcpSocket or exec"

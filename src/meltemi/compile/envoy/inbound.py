@@ -6,7 +6,7 @@ from meltemi.api.networking import ConnectionPool, HTTPSettings, TCPSettings
 from meltemi.compile import ir
 from meltemi.compile.envoy.filters import Json
 from meltemi.compile.envoy.kit import UNIX, Kit, set_address, set_duration
-from meltemi.compile.envoy.pool import limits
+from meltemi.compile.envoy.pool import keep_alive, limits
 from meltemi.compile.settings import MeshSettings
 
 _LOOPBACK_SOURCE = "127.0.0.6"
@@ -48,17 +48,23 @@ def _cluster(kit: Kit, plan: ir.InboundCluster, source: Json, settings: MeshSett
     tcp, http = wanted.tcp or TCPSettings(), wanted.http or HTTPSettings()
     set_duration(message.connect_timeout, tcp.connect_timeout or settings.connect_timeout)
     limits(message.circuit_breakers.thresholds.add(), tcp, http)
+    keepalive = tcp.tcp_keepalive or settings.keepalive
+    if keepalive is not None:
+        keep_alive(message.upstream_connection_options.tcp_keepalive, keepalive)
     if plan.speaks_http:
-        _http(kit, message, http)
+        _http(kit, message, tcp, http)
     return message
 
 
-def _http(kit: Kit, message: Any, http: HTTPSettings) -> None:
+def _http(kit: Kit, message: Any, tcp: TCPSettings, http: HTTPSettings) -> None:
     """The application is spoken to as the client speaks."""
     options = kit.from_dict(_HTTP, _DOWNSTREAM_PROTOCOL)
     common = options.common_http_protocol_options
-    if http.idle_timeout:
-        set_duration(common.idle_timeout, http.idle_timeout)
+    idle = tcp.idle_timeout if http.idle_timeout is None else http.idle_timeout
+    if idle is not None:
+        set_duration(common.idle_timeout, idle)
+    if tcp.max_connection_duration:
+        set_duration(common.max_connection_duration, tcp.max_connection_duration)
     if http.max_requests_per_connection:
         common.max_requests_per_connection.value = http.max_requests_per_connection
     kit.pack(message.typed_extension_protocol_options[_HTTP], options)

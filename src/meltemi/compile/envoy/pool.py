@@ -35,7 +35,7 @@ def pool(kit: Kit, message: Any, plan: ir.Cluster, settings: MeshSettings) -> No
         _budget(thresholds.retry_budget, blocks.retry_budget)
     keepalive = tcp.tcp_keepalive or settings.keepalive
     if keepalive is not None:
-        _keepalive(message.upstream_connection_options.tcp_keepalive, keepalive)
+        keep_alive(message.upstream_connection_options.tcp_keepalive, keepalive)
     if _speaks_http(plan):
         upgrade = _upgrades(http, settings)
         options = _http_options(kit, plan, tcp, http, upgrade=upgrade)
@@ -64,7 +64,7 @@ def _budget(target: Any, budget: RetryBudget) -> None:
         set_duration(target.budget_interval, budget.budget_interval)
 
 
-def _keepalive(target: Any, wanted: TcpKeepalive) -> None:
+def keep_alive(target: Any, wanted: TcpKeepalive) -> None:
     target.SetInParent()
     if wanted.probes:
         target.keepalive_probes.value = wanted.probes

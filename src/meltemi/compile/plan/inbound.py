@@ -228,16 +228,25 @@ def _endpoint(entry: Ingress, address: str) -> tuple[str, int]:
 
 def _server_tls(entry: Ingress) -> ir.ServerTls | None:
     tls = entry.tls
-    if tls is None or not tls.server_certificate:
+    if tls is None:
         return None
+    files = [(pair.server_certificate, pair.private_key) for pair in tls.tls_certificates]
+    if tls.server_certificate:
+        files = [(tls.server_certificate, tls.private_key)]
+    if not files:
+        return None
+    given = [tls.ca_certificates, *(pair.ca_certificates for pair in tls.tls_certificates)]
     return ir.ServerTls(
         mode=ir.ServerTlsMode[tls.mode],
-        files=((tls.server_certificate, tls.private_key),),
-        authority_file=tls.ca_certificates,
+        files=tuple(files),
+        authority_file=next(filter(None, given), ""),
+        revoked_file=tls.ca_crl,
         min_version=tls.min_protocol_version,
         max_version=tls.max_protocol_version,
         ciphers=tls.cipher_suites,
         subject_alt_names=tls.subject_alt_names,
+        spki=tls.verify_certificate_spki,
+        hashes=tls.verify_certificate_hash,
     )
 
 
@@ -279,11 +288,13 @@ def _chain(
 
 
 def _tcp(port: Served) -> ir.Tcp:
-    return ir.Tcp(
-        port.cluster,
-        ir.L4Forward((ir.WeightedCluster(port.cluster, 100),)),
-        destination=port.destination,
+    pool = port.pool.tcp if port.pool is not None else None
+    forward = ir.L4Forward(
+        (ir.WeightedCluster(port.cluster, 100),),
+        idle_timeout=pool.idle_timeout if pool is not None else None,
+        longest=(pool.max_connection_duration or None) if pool is not None else None,
     )
+    return ir.Tcp(port.cluster, forward, destination=port.destination)
 
 
 def _http(port: Served) -> ir.Http:

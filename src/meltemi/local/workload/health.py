@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 from meltemi.api.meta import Json
 from meltemi.api.workload_entry import HttpGet, ReadinessProbe
@@ -22,13 +21,14 @@ class Health:
     """Asks again and again; writes the answer when it changes."""
 
     def __init__(
-        self, client: Client, clock: Clock, entry: ObjectKey, probe: ReadinessProbe, network: Path
+        self, client: Client, clock: Clock, entry: ObjectKey, probe: ReadinessProbe, network: str
     ) -> None:
         self._client = client
         self._clock = clock
         self._entry = entry
         self._probe = probe
         self._network = network
+        """The path of the workload's namespace; empty: this one."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -59,12 +59,12 @@ class Health:
             return await self._http(probe.http_get)
         if probe.exec is not None:
             return await self._exec(probe.exec.command)
-        _, writer = await dial(str(self._network), probe.tcp_socket.port if probe.tcp_socket else 0)
+        _, writer = await dial(self._network, probe.tcp_socket.port if probe.tcp_socket else 0)
         writer.close()
         return True
 
     async def _http(self, get: HttpGet) -> bool:
-        reader, writer = await dial(str(self._network), get.port)
+        reader, writer = await dial(self._network, get.port)
         try:
             head = [f"GET {get.path or '/'} HTTP/1.0", f"Host: {get.host or 'localhost'}"]
             head += [f"{h.name}: {h.value}" for h in get.http_headers]
@@ -75,9 +75,9 @@ class Health:
         return len(answer) > 1 and 200 <= int(answer[1]) < 400
 
     async def _exec(self, command: Sequence[str]) -> bool:
+        inside = ("nsenter", f"--net={self._network}") if self._network else ()
         process = await asyncio.create_subprocess_exec(
-            "nsenter",
-            f"--net={self._network}",
+            *inside,
             *command,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,

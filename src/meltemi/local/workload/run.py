@@ -97,7 +97,7 @@ async def run(home: Home, wanted: Wanted) -> int:
         tasks = [asyncio.create_task(joined.renew_tokens(), name="token")]
         if group.spec.probe is not None:
             key = ObjectKey("WorkloadEntry", wanted.namespace, name)
-            health = Health(client, clock, key, group.spec.probe, place.path)
+            health = Health(client, clock, key, group.spec.probe, str(place.path))
             tasks.append(asyncio.create_task(health.run(), name="health"))
         sys.stderr.write(f"{name}.{wanted.namespace} joined the mesh: {place.address}\n")
         try:
