@@ -297,3 +297,58 @@ spec:
     unix = STATIC.replace("legacy", "sock").replace("10.44.7.2", "unix:///run/app.sock")
     mesh.apply("---".join((EXTERNAL, ROUND_ROBIN, WILD, UNRESOLVED, STATIC, unix, originate)))
     accepted(mesh.protos, static_bootstrap(mesh, client), tmp_path)
+
+
+def test_subsets_choose_inline_endpoints(mesh: Mesh, client: str) -> None:
+    rule = """
+kind: DestinationRule
+metadata: {name: legacy}
+spec: {host: legacy.internal, subsets: [{name: v1, labels: {version: v1}}]}
+"""
+    mesh.apply(STATIC + "---" + rule)
+    found = mesh.sees(client, ENDPOINT)["outbound|7000|v1|legacy.internal"]
+    assert addresses(found) == {"10.44.7.1": 7001}
+
+
+def test_an_entry_is_seen_where_it_is_exported(mesh: Mesh, client: str) -> None:
+    far = mesh.connect("sidecar", "10.44.6.6", "far", {}, namespace="far")
+    mesh.apply(EXTERNAL + '  exportTo: ["."]\n')
+    assert "outbound|80||api.example.com" in mesh.sees(client, CLUSTER)
+    assert "outbound|80||api.example.com" not in mesh.sees(far, CLUSTER)
+    mesh.apply(EXTERNAL + "  exportTo: [far]\n")
+    assert "outbound|80||api.example.com" not in mesh.sees(client, CLUSTER)
+    assert "outbound|80||api.example.com" in mesh.sees(far, CLUSTER)
+
+
+def test_an_entry_says_whom_its_clients_meet(mesh: Mesh, client: str) -> None:
+    rule = """
+kind: DestinationRule
+metadata: {name: api}
+spec: {host: api.example.com, trafficPolicy: {tls: {mode: SIMPLE}}}
+"""
+    mesh.apply(EXTERNAL + "  subjectAltNames: [real.example.com]\n---" + rule)
+    socket = mesh.sees(client, CLUSTER)["outbound|80||api.example.com"]["transport_socket"]
+    assert "real.example.com" in str(socket)
+
+
+def test_a_name_is_an_endpoint_only_where_names_are_resolved(mesh: Mesh, client: str) -> None:
+    named = SELECTED.replace("10.44.8.1", "vm.example.com")
+    mesh.apply(named)
+    static = mesh.sees(client, ENDPOINT)["outbound|9090||mixed.internal"]
+    assert set(addresses(static)) == {"10.44.0.4"}
+    mesh.apply(named.replace("STATIC", "DNS"))
+    dns = mesh.sees(client, CLUSTER)["outbound|9090||mixed.internal"]["load_assignment"]
+    assert set(addresses(dns)) == {"10.44.0.4", "vm.example.com"}
+
+
+def test_an_entry_says_where_it_is_and_who(mesh: Mesh, client: str) -> None:
+    more = ", weight: 5, locality: eu/a/1, "
+    mesh.apply(SELECTED.replace(", ports: {http: 9999}, ", more))
+    name = "outbound|9090||mixed.internal"
+    (group,) = [
+        g
+        for g in mesh.sees(client, ENDPOINT)[name]["endpoints"]
+        if "region" in g.get("locality", {})
+    ]
+    assert group["lb_endpoints"][0]["load_balancing_weight"] == 5
+    assert "sa/vm" in str(mesh.sees(client, CLUSTER)[name])

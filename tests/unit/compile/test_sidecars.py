@@ -299,3 +299,113 @@ def test_envoy_accepts_ingress(mesh: Mesh, client: str, tmp_path: Path) -> None:
         text = text.replace(word, str(path))
     mesh.apply(sidecar("in", text))
     accepted(mesh.protos, static_bootstrap(mesh, client), tmp_path)
+
+
+def test_an_ingress_limits_its_connections(mesh: Mesh, client: str) -> None:
+    mesh.apply(
+        sidecar(
+            "in",
+            """
+  ingress:
+  - port: {number: 9080, protocol: HTTP, name: http}
+    connectionPool: &pool
+      tcp: {maxConnections: 3, connectTimeout: 2s, maxConnectionDuration: 60s, idleTimeout: 9s,
+            tcpKeepalive: {probes: 4, time: 5s, interval: 6s}}
+      http: {http1MaxPendingRequests: 7, http2MaxRequests: 8, maxRequestsPerConnection: 9,
+             maxRetries: 10, idleTimeout: 11s}
+  - port: {number: 9000, protocol: TCP, name: raw}
+    connectionPool: *pool
+""",
+        )
+    )
+    cluster = mesh.sees(client, CLUSTER)["inbound|9080||"]
+    limits = cluster["circuit_breakers"]["thresholds"][0]
+    assert limits["max_connections"] == 3
+    assert limits["max_pending_requests"] == 7
+    assert limits["max_requests"] == 8
+    assert limits["max_retries"] == 10
+    assert cluster["connect_timeout"] == "2s"
+    assert cluster["upstream_connection_options"]["tcp_keepalive"] == {
+        "keepalive_probes": 4,
+        "keepalive_time": 5,
+        "keepalive_interval": 6,
+    }
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    assert options["common_http_protocol_options"] == {
+        "idle_timeout": "11s",
+        "max_requests_per_connection": 9,
+        "max_connection_duration": "60s",
+    }
+    chains = mesh.sees(client, LISTENER)["virtualInbound"]["filter_chains"]
+    raw = [c for c in chains if c.get("filter_chain_match", {}).get("destination_port") == 9000]
+    assert {tcp_of(c)["idle_timeout"] for c in raw} == {"9s"}
+    assert {tcp_of(c)["max_downstream_connection_duration"] for c in raw} == {"60s"}
+
+
+def test_ingress_tls_says_all_of_it(mesh: Mesh, client: str) -> None:
+    mesh.apply(
+        sidecar(
+            "in",
+            """
+  ingress:
+  - port: {number: 9080, protocol: HTTP, name: http}
+    tls:
+      mode: MUTUAL
+      tlsCertificates:
+      - {serverCertificate: /a.pem, privateKey: /a.key, caCertificates: /authority.pem}
+      - {serverCertificate: /b.pem, privateKey: /b.key}
+      caCrl: /revoked.pem
+      subjectAltNames: [friend.example.com]
+      verifyCertificateSpki: [c3BraQ==]
+      verifyCertificateHash: [aa]
+      minProtocolVersion: TLSV1_2
+      maxProtocolVersion: TLSV1_2
+      cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256]
+""",
+        )
+    )
+    chains = mesh.sees(client, LISTENER)["virtualInbound"]["filter_chains"]
+    (own,) = [
+        c
+        for c in chains
+        if c.get("filter_chain_match") == {"destination_port": 9080, "transport_protocol": "tls"}
+    ]
+    context = own["transport_socket"]["typed_config"]
+    assert context["require_client_certificate"] is True
+    common = context["common_tls_context"]
+    assert [p["private_key"]["filename"] for p in common["tls_certificates"]] == [
+        "/a.key",
+        "/b.key",
+    ]
+    assert common["tls_params"]["cipher_suites"] == ["ECDHE-RSA-AES128-GCM-SHA256"]
+    assert common["tls_params"]["tls_maximum_protocol_version"] == "TLSv1_2"
+    trust = common["validation_context"]
+    assert trust["trusted_ca"]["filename"] == "/authority.pem"
+    assert trust["crl"]["filename"] == "/revoked.pem"
+    assert trust["verify_certificate_spki"] == ["c3BraQ=="]
+    assert trust["verify_certificate_hash"] == ["aa"]
+    assert "friend.example.com" in str(trust["match_typed_subject_alt_names"])
+    assert not [
+        m for m in matches_of(mesh, client, 9080) if m.get("transport_protocol") == "raw_buffer"
+    ]
+
+
+def test_a_port_of_ingress_may_be_named_for_its_protocol(mesh: Mesh, client: str) -> None:
+    mesh.apply(sidecar("in", "{ingress: [{port: {number: 9080, name: tcp-raw}}]}"))
+    chains = mesh.sees(client, LISTENER)["virtualInbound"]["filter_chains"]
+    own = [c for c in chains if c.get("filter_chain_match", {}).get("destination_port") == 9080]
+    assert own
+    assert all(tcp_of(chain) for chain in own)
+
+
+def test_unknown_traffic_may_go_to_a_subset(mesh: Mesh, client: str) -> None:
+    mesh.apply(
+        sidecar(
+            "out",
+            "{outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: "
+            "{host: tool.tools.svc.cluster.local, subset: v1, port: {number: 8000}}}}",
+        )
+    )
+    root = mesh.sees(client, LISTENER)["virtualOutbound"]
+    proxy = "outbound|8000|v1|tool.tools.svc.cluster.local"
+    assert tcp_of(root["default_filter_chain"])["cluster"] == proxy

@@ -137,3 +137,36 @@ async def test_probes_ask_by_http_connection_and_command() -> None:
     assert await first_answer(ReadinessProbe(tcp_socket=TcpSocket(port=port))) == "False"
     assert await first_answer(ReadinessProbe(exec=Exec(command=("true",)))) == "True"
     assert await first_answer(ReadinessProbe(exec=Exec(command=("false",)))) == "False"
+
+
+async def test_probes_follow_their_thresholds() -> None:
+    """Two good answers make it healthy again, three bad ones unhealthy; slow ones are bad."""
+    answers = [True, False, False, False, True, True]
+    api = Api()
+    waits: list[float] = []
+    probe = ReadinessProbe(
+        tcp_socket=TcpSocket(port=1),
+        initial_delay_seconds=7,
+        period_seconds=5,
+        timeout_seconds=2,
+        success_threshold=2,
+        failure_threshold=3,
+    )
+    key = ObjectKey("WorkloadEntry", "shop", "vm")
+    told_after: list[int] = []
+
+    async def check() -> bool:
+        told_after.append(len(api.told))
+        if not answers:
+            raise asyncio.CancelledError
+        return answers.pop(0)
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    health = Health(api, SystemClock(), key, probe, "", sleep=sleep)  # type: ignore[arg-type]
+    health.check = check  # type: ignore[method-assign]
+    await asyncio.gather(asyncio.create_task(health.run()), return_exceptions=True)
+    assert waits[:2] == [7, 5]
+    assert api.told == ["True", "False", "True"]
+    assert told_after == [0, 1, 1, 1, 2, 2, 3]

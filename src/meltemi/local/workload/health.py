@@ -1,7 +1,7 @@
 """The health of a workload, by its group's probe, written into its entry's status."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from meltemi.api.meta import Json
 from meltemi.api.workload_entry import HttpGet, ReadinessProbe
@@ -21,19 +21,27 @@ class Health:
     """Asks again and again; writes the answer when it changes."""
 
     def __init__(
-        self, client: Client, clock: Clock, entry: ObjectKey, probe: ReadinessProbe, network: str
+        self,
+        client: Client,
+        clock: Clock,
+        entry: ObjectKey,
+        probe: ReadinessProbe,
+        network: str,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
         self._clock = clock
         self._entry = entry
         self._probe = probe
+        self._sleep = sleep
         self._network = network
         """The path of the workload's namespace; empty: this one."""
 
     async def run(self) -> None:
         """Until cancelled."""
         probe = self._probe
-        await asyncio.sleep(probe.initial_delay_seconds)
+        await self._sleep(probe.initial_delay_seconds)
         told: bool | None = None
         row = 0
         while True:
@@ -44,16 +52,17 @@ class Health:
             enough = wanted or 1
             if told is not passed and (abs(row) >= enough or told is None):
                 told = passed if await self._tell(passed) else told
-            await asyncio.sleep(probe.period_seconds or _PERIOD)
+            await self._sleep(probe.period_seconds or _PERIOD)
 
     async def _passes(self) -> bool:
         try:
             async with asyncio.timeout(self._probe.timeout_seconds or _TIMEOUT):
-                return await self._check()
+                return await self.check()
         except (TimeoutError, OSError, ValueError):
             return False
 
-    async def _check(self) -> bool:
+    async def check(self) -> bool:
+        """Ask once. Raises OSError, ValueError."""
         probe = self._probe
         if probe.http_get is not None:
             return await self._http(probe.http_get)
