@@ -23,18 +23,22 @@ def domains(service: Service, *, local: bool) -> tuple[str, ...]:
 
 
 def without_duplicates(hosts: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The domains of the virtual hosts of one configuration, in which Envoy takes each once.
+    """The domains of the virtual hosts of one configuration, all in lower case, in which Envoy
+    takes each once.
 
     A host's first domain is its own name, which no other host takes from it; of the others the
     first host that wants them has them.
     """
+    every = [domain for wanted in hosts for domain in wanted]
+    if len(set(every)) == len(every):
+        return list(hosts)
     owners: dict[str, int] = {}
     for i, wanted in enumerate(hosts):
-        owners.setdefault(wanted[0].lower(), i)
+        owners.setdefault(wanted[0], i)
     for i, wanted in enumerate(hosts):
         for domain in wanted[1:]:
-            owners.setdefault(domain.lower(), i)
-    return [tuple(d for d in wanted if owners[d.lower()] == i) for i, wanted in enumerate(hosts)]
+            owners.setdefault(domain, i)
+    return [tuple(d for d in wanted if owners[d] == i) for i, wanted in enumerate(hosts)]
 
 
 def virtual_host(
