@@ -407,6 +407,17 @@ def test_a_command_of_the_machine_joins_the_mesh(shop: Shop, tmp_path: Path) -> 
     assert mesh.kubectl("get", "workloadentry", "-n", "shop", "-o", "name").split() == []
 
 
+def test_a_killed_member_is_forgotten(shop: Shop, tmp_path: Path) -> None:
+    mesh = shop.mesh
+    mesh.apply(GROUP)
+    member = Member(mesh, tmp_path / "member", "sleep", "1000")
+    member.joined()
+    member.process.kill()
+    member.process.wait(10)
+    mesh.kubectl("wait", "-n", "shop", "workloadentry", "--all", "--for=delete", "--timeout=60s")
+    assert mesh.kubectl("get", "workloadentry", "-n", "shop", "-o", "name").split() == []
+
+
 def test_an_address_is_registered_without_a_proxy(shop: Shop) -> None:
     mesh = shop.mesh
     mesh.apply(GROUP)

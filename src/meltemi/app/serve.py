@@ -21,6 +21,7 @@ from meltemi.app.access import ProxyAccess
 from meltemi.app.control import Control
 from meltemi.app.engine import Engine
 from meltemi.app.entry_addresses import EntryAddresses
+from meltemi.app.entry_grace import EntryGrace
 from meltemi.app.ingress_status import IngressStatus
 from meltemi.app.injection import Injection
 from meltemi.app.insight import Insight
@@ -174,6 +175,7 @@ class ControlPlane:
             "telemetry": self._insight.run(),
             "learned names": self._memory.run(),
             "addresses of entries": EntryAddresses(self.engine, self._client).run(),
+            "grace of entries": EntryGrace(self.engine, self._client, self._clock).run(),
             "status of ingresses": IngressStatus(self.engine, self._client).run(),
             "access of proxies": self._access.run(self.engine.proxies.get, self.engine.connect),
         }

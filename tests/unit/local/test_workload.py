@@ -53,6 +53,7 @@ def test_a_member_is_what_its_group_says() -> None:
     assert meta["annotations"] == {
         "team": "a",
         "istio.io/autoRegistrationGroup": "vm",
+        "istio.io/workloadController": "meltemi",
         "proxy.istio.io/health-checks-enabled": "true",
     }
     assert meta["ownerReferences"][0]["name"] == "vm"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from meltemi.api.meta import Json
-from meltemi.api.names import AUTO_REGISTERED, HEALTH_CHECKED
+from meltemi.api.names import AUTO_REGISTERED, CONTROLLED, HEALTH_CHECKED
 from meltemi.api.workload_entry import WorkloadGroup
 
 _TLS_MODE = "security.istio.io/tlsMode"
@@ -31,7 +31,9 @@ def entry_of_group(
     labels = {**group.spec.metadata.labels, **template.labels}
     labels.setdefault(_CANONICAL, labels.get("app", meta.name))
     labels[_TLS_MODE] = "istio" if has_proxy else "disabled"
-    annotations = {**group.spec.metadata.annotations, AUTO_REGISTERED: meta.name}
+    annotations: dict[str, str] = {**group.spec.metadata.annotations, AUTO_REGISTERED: meta.name}
+    if has_proxy:
+        annotations[CONTROLLED] = "meltemi"
     if has_proxy and group.spec.probe is not None:
         annotations[HEALTH_CHECKED] = "true"
     spec: JsonObject = {

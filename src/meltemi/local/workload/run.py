@@ -34,6 +34,8 @@ from meltemi.proxy.spec import Launch, ProxySpec
 _LIFETIME = datetime.timedelta(hours=12)
 _RENEW_AT = 0.8
 _READY_LIMIT = 60.0
+_DIES = "--pdeathsig=KILL"
+"""Whatever ends us ends the workload, too."""
 _ENTER = """
 mount --bind "$1" /etc/resolv.conf
 mount --bind "$2" "$3"
@@ -209,7 +211,7 @@ class _Joined:
             *("sh", "-e", "-c", _ENTER, "sh", str(own / "resolv.conf")),
             *(str(self._home.xds_socket.parent), str(own / "xds")),
             *(binary, str(own / "envoy")),
-            *(*user, "--no-new-privs", "--bounding-set=-all", str(own / "envoy"), *options),
+            *(*user, _DIES, "--no-new-privs", "--bounding-set=-all", str(own / "envoy"), *options),
             env=dict(launch.env) | {"PATH": os.environ.get("PATH", "")},
             stdout=said,
             stderr=said,
@@ -250,7 +252,7 @@ async def _command(place: network.Place, wanted: Wanted, directory: Path) -> int
     process = await asyncio.create_subprocess_exec(
         *_inside(place),
         *("sh", "-e", "-c", script, "sh", str(directory / "resolv.conf")),
-        *wanted.command,
+        *("setpriv", _DIES, *wanted.command),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
