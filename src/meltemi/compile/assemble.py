@@ -28,11 +28,12 @@ from meltemi.compile.east_west import EastWest
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.plan.hosts import without_duplicates
+from meltemi.compile.planner import ORPHAN_PORT
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.seal import Piece
 from meltemi.compile.settings import MESH
 from meltemi.compile.views import Views
-from meltemi.compile.visibility import Pair
+from meltemi.compile.visibility import Orphan, Pair
 from meltemi.flow import View
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class Assembler:
         self._listeners(changes)
         for pair in self._route_pairs(changes):
             self._route(pair)
+        for orphan in changes.get(sealed.orphans, ()):
+            self._orphan(orphan)
         for scope, name in sorted(self._dirty):
             self._configuration(scope, name)
         proxies = {
@@ -178,6 +181,17 @@ class Assembler:
             scope.pieces[name][pair.host] = piece
         if pieces:
             self._hosts_of[pair] = tuple(pieces)
+
+    def _orphan(self, orphan: Orphan) -> None:
+        """Put a host without a service into the one configuration where it stands, after those
+        of services."""
+        found = self._sealed.orphans.get(orphan)
+        key, name = HostKey("~", orphan.host), str(ORPHAN_PORT)
+        pieces = self._owner(orphan.scope).pieces[name]
+        pieces.pop(key, None)
+        for _, piece in found.pieces if found is not None else ():
+            pieces[key] = piece
+        self._dirty.add((orphan.scope, name))
 
     def _configuration(self, key: ScopeKey, name: str) -> None:
         """Join a route configuration."""

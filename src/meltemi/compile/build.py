@@ -17,6 +17,7 @@ from meltemi.compile.scope import ScopeKey
 from meltemi.compile.seal import Beyond, HostPieces, Resources, Sealer
 from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import RouteVariant, Variant
+from meltemi.compile.visibility import Orphan
 from meltemi.flow import Distinct, Fetch, Graph, Source, View
 from meltemi.model.build import Model
 from meltemi.protos import Protos
@@ -29,6 +30,7 @@ class Sealed(NamedTuple):
     endpoints: View[Variant, Resources]
     passed: View[Variant, Resources]
     hosts: View[RouteVariant, HostPieces]
+    orphans: View[Orphan, HostPieces]
     listeners: View[ir.Listener, Resource]
     outside: View[ScopeKey, Beyond]
     common: View[str, Resources]
@@ -123,6 +125,7 @@ def compile_views(
             sealer.hosts,
             reads=(model.services, model.tables, model.policies, planned.covering, mesh.fields),
         ),
+        orphans=graph.derive("sealed orphans", planned.orphans, sealer.orphan, reads=planner.reads),
         listeners=graph.derive(
             "sealed listeners", leaving.distinct, sealer.listener, reads=(mesh.fields,)
         ),

@@ -20,7 +20,7 @@ from meltemi.compile.plan.secrets import Secrets, Served, served
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import RouteVariant, Variant, Views
-from meltemi.compile.visibility import applied, egress_of
+from meltemi.compile.visibility import Orphan, applied, egress_of
 from meltemi.flow import Fetch, View
 from meltemi.model.build import (
     SERVICE_BY_HOST,
@@ -38,6 +38,9 @@ from meltemi.model.route import DEFAULT_RETRY, RouteTable
 from meltemi.model.rules import retry_from_api
 from meltemi.model.service import Protocol, Resolution, Service
 from meltemi.model.tables import table_for
+
+ORPHAN_PORT = 80
+"""Where the hosts of route tables stand that no service has, as in Istio."""
 
 
 class HostsPlan(NamedTuple):
@@ -153,6 +156,24 @@ class Planner:
             host = virtual_host(service, port.number, routes, local=variant.local)
             hosts.append((port.number, host))
         return HostsPlan(tuple(hosts), tuple(problems))
+
+    def orphan(self, fetch: Fetch, orphan: Orphan, source: ObjectKey) -> HostsPlan:
+        """The virtual host of a host that no service has."""
+        table = fetch.get(self._model.tables, source)
+        if table is None:
+            return HostsPlan((), ())
+        scope = orphan.scope
+        client = Client("mesh", scope.namespace, scope.labels, ORPHAN_PORT)
+        planned = table_routes(table, client, self.resolver(fetch, scope.namespace, scope.labels))
+        if not planned.routes:
+            return HostsPlan((), planned.problems)
+        absolute = () if orphan.host.startswith("*") else (f"{orphan.host}.",)
+        host = ir.VirtualHost(
+            name=names.virtual_host(orphan.host, ORPHAN_PORT),
+            domains=(orphan.host, *absolute),
+            routes=planned.routes,
+        )
+        return HostsPlan(((ORPHAN_PORT, host),), planned.problems)
 
     def gateway(self, fetch: Fetch, scope: ScopeKey) -> plan_gateways.GatewayPlan:
         """All listeners and route configurations of a gateway scope."""

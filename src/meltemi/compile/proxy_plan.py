@@ -105,6 +105,12 @@ class Planning(NamedTuple):
             for port, host in plan.hosts:
                 for name in configurations.get(port, ()):
                     found[name].append(host)
+        for orphan in sorted(o for o in self.views.orphans if o.scope == scope):
+            source = self.views.orphans.items()[orphan]
+            plan = self.planner.orphan(fetch, orphan, source)
+            problems |= dict.fromkeys(plan.problems)
+            for port, host in plan.hosts:
+                found[str(port)].append(host)
         fallback = fallback_host(self.outbound.outside.items()[scope])
         routes = {name: (*_distinct(hosts), fallback) for name, hosts in found.items()}
         return routes, tuple(problems)

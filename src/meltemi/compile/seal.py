@@ -31,6 +31,7 @@ from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import MeshSettings
 from meltemi.compile.views import RouteVariant, Variant
+from meltemi.compile.visibility import Orphan
 from meltemi.flow import Fetch, View
 from meltemi.model.credential import Credential
 
@@ -111,6 +112,14 @@ class Sealer:
             (port, Piece(host.domains, self._element(host))) for port, host in plan.hosts
         )
         return {variant: Outcome(HostPieces(pieces), plan.problems)}
+
+    def orphan(
+        self, fetch: Fetch, key: Orphan, source: ObjectKey
+    ) -> Mapping[Orphan, Outcome[HostPieces]]:
+        """The virtual host of a host that only a route table knows."""
+        plan = self._planner.orphan(fetch, key, source)
+        pieces = ((port, Piece(host.domains, self._element(host))) for port, host in plan.hosts)
+        return {key: Outcome(HostPieces(tuple(pieces)), plan.problems)}
 
     def _element(self, host: ir.VirtualHost) -> bytes:
         return envoy_routes.element(self._kit, envoy_routes.virtual_host(self._kit, host))

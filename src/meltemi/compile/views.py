@@ -30,7 +30,7 @@ from meltemi.compile.scope import (
     scope_of,
 )
 from meltemi.compile.settings import MESH, Mesh, MeshSettings
-from meltemi.compile.visibility import Listed, Pair, Sight, applied, egress_of, visibility
+from meltemi.compile.visibility import Listed, Orphan, Pair, Sight, applied, egress_of, visibility
 from meltemi.flow import Fetch, Graph, View
 from meltemi.model.build import (
     POLICY_BY_HOST,
@@ -91,6 +91,7 @@ class Views(NamedTuple):
     scopes_of: View[str, ScopeKey]
     scopes: View[ScopeKey, ScopeKey]
     pairs: View[Pair, Sight]
+    orphans: View[Orphan, ObjectKey]
     covering: View[HostKey, Covering]
     behind: View[ServicePortKey, Behind]
     choices: View[Pair, Variant]
@@ -126,7 +127,7 @@ def views(
         reads=(telling, workloads, model.sidecars, model.workloads, mesh.fields),
     )
     scopes = graph.distinct("scopes", scopes_of)
-    listed, pairs = visibility(graph, model, scopes)
+    listed, pairs, orphans = visibility(graph, model, scopes)
     covering = graph.derive(
         "covering rules", listed, planner.covering, reads=(model.policies, model.tables)
     )
@@ -135,6 +136,7 @@ def views(
         scopes_of=scopes_of,
         scopes=scopes,
         pairs=pairs,
+        orphans=orphans,
         covering=covering,
         behind=graph.derive(
             "behind ports", model.endpoints, planner.behind, reads=(model.services,)

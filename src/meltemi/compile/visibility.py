@@ -3,17 +3,17 @@
 mesh-semantics 1.1 and 1.6.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import msgspec
 
-from meltemi.base.keys import HostKey
+from meltemi.base.keys import HostKey, ObjectKey
 from meltemi.base.problems import Outcome
 from meltemi.compile.scope import ScopeKey
 from meltemi.flow import Fetch, Graph, View
 from meltemi.model.build import Model
-from meltemi.model.hosts import is_visible
+from meltemi.model.hosts import is_visible, matches_host
 from meltemi.model.route import MESH, Forward, RouteTable
 from meltemi.model.service import Resolution, Service
 from meltemi.model.sidecar import EVERYTHING, Egress
@@ -50,11 +50,23 @@ class Outline(msgspec.Struct, frozen=True):
     hosts: tuple[str, ...]
     export_to: tuple[str, ...]
     destinations: tuple[str, ...]
+    source: ObjectKey
+    created: tuple[str, str, str]
+    speaks_http: bool
+
+
+class Orphan(NamedTuple):
+    """A host that only a route table knows, as one scope sees it."""
+
+    scope: ScopeKey
+    host: str
 
 
 class Visibility(NamedTuple):
     listed: View[HostKey, Listed]
     pairs: View[Pair, Sight]
+    orphans: View[Orphan, ObjectKey]
+    """The table of each; its routes stand on port 80 alone."""
 
 
 def egress_of(fetch: Fetch, model: Model, scope: ScopeKey) -> tuple[Egress, ...]:
@@ -102,7 +114,35 @@ def visibility(graph: Graph, model: Model, scopes: View[ScopeKey, ScopeKey]) -> 
         return {Pair(scope, key): Outcome(sight) for key, sight in found.items()}
 
     pairs = graph.derive("visible services", scopes, seen, reads=(listed, outlines, model.sidecars))
-    return Visibility(listed, pairs)
+
+    def lonely(
+        fetch: Fetch, scope: ScopeKey, _value: ScopeKey
+    ) -> Mapping[Orphan, Outcome[ObjectKey]]:
+        if scope.kind != "sidecar":
+            return {}
+        egress = egress_of(fetch, model, scope)
+        own = scope.namespace
+        hosts = {
+            s.key.host
+            for s in fetch.all(listed)
+            if is_visible(s.export_to, own) and any(e.sees(s.key, own) for e in egress)
+        }
+        found: dict[Orphan, Outcome[ObjectKey]] = {}
+        for table in sorted(fetch.all(outlines), key=lambda o: o.created):
+            applies = any(e.applies(table.namespace, table.hosts, own) for e in egress)
+            if table.speaks_http and applies and is_visible(table.export_to, own):
+                for host in table.hosts:
+                    if not _is_known(host, hosts):
+                        found.setdefault(Orphan(scope, host), Outcome(table.source))
+        return found
+
+    orphans = graph.derive("orphan hosts", scopes, lonely, reads=(listed, outlines, model.sidecars))
+    return Visibility(listed, pairs, orphans)
+
+
+def _is_known(host: str, hosts: Set[str]) -> bool:
+    """Whether some service has the host, or one that a wildcard means."""
+    return host in hosts or (host.startswith("*") and any(matches_host(host, h) for h in hosts))
 
 
 _WHOLE = Sight((0,))
@@ -118,7 +158,15 @@ def _is_mesh(table: RouteTable) -> bool:
 
 
 def _outline(table: RouteTable) -> Outline:
-    return Outline(table.namespace, table.hosts, table.export_to, tuple(_destinations(table)))
+    return Outline(
+        namespace=table.namespace,
+        hosts=table.hosts,
+        export_to=table.export_to,
+        destinations=tuple(_destinations(table)),
+        source=table.source,
+        created=table.created,
+        speaks_http=bool(table.http),
+    )
 
 
 def _destinations(table: RouteTable) -> list[str]:
