@@ -4,7 +4,7 @@ Claims are small and change seldom; a listener is planned again when one of its 
 about one of its services, changes. Scopes with equal listeners share their bytes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from meltemi.base.keys import ServicePortKey
@@ -120,7 +120,8 @@ class _Maker:
         found: dict[ClaimKey, Outcome[Claim]] = {}
         for index in sight.egress:
             way = ways[index]
-            for port in service.ports or self._ports_of_alias(fetch, service):
+            ports = service.ports or self._ports_of_alias(fetch, service)
+            for port in _through(way, ports):
                 for claim in self._of_port(fetch, pair, service, port, way):
                     taken = (claim.slot.bind, claim.slot.port) in reserved
                     if way.port is not None or not taken:
@@ -131,8 +132,6 @@ class _Maker:
         self, fetch: Fetch, pair: Pair, service: Service, port: Port, way: Egress
     ) -> Iterator[Claim]:
         """What one port claims through one way out."""
-        if way.port not in (None, 0, port.number):
-            return
         protocol = port.protocol
         if way.protocol is not Protocol.AUTO and way.protocol.is_http == protocol.is_http:
             protocol = way.protocol
@@ -219,6 +218,17 @@ class _Maker:
         forwards = (default, *(route.forward for route in routes))
         marks = any(_is_sniffed(resolver, c.cluster) for f in forwards for c in f.clusters)
         return claim_chains(claim, routes, default, marks=marks)
+
+
+def _through(way: Egress, ports: Sequence[Port]) -> Sequence[Port]:
+    """The ports of a service that a way out leads to: all, the one of its number, or, through a
+    unix socket, the first that speaks as the socket does."""
+    if way.port is None:
+        return ports
+    if way.port:
+        return [port for port in ports if port.number == way.port]
+    http = way.protocol.is_http or way.protocol is Protocol.AUTO
+    return [port for port in ports if http == (port.protocol.is_http)][:1]
 
 
 def _reserved(way: Egress) -> tuple[str, int]:

@@ -409,3 +409,20 @@ def test_unknown_traffic_may_go_to_a_subset(mesh: Mesh, client: str) -> None:
     root = mesh.sees(client, LISTENER)["virtualOutbound"]
     proxy = "outbound|8000|v1|tool.tools.svc.cluster.local"
     assert tcp_of(root["default_filter_chain"])["cluster"] == proxy
+
+
+def test_a_unix_socket_leads_to_one_port_of_each_service(mesh: Mesh, client: str) -> None:
+    mesh.apply(service("both", "tcp:1", "http:81", "http-more:82", ip="10.43.0.40"))
+    mesh.apply(
+        sidecar(
+            "unix",
+            """
+  egress:
+  - port: {number: 0, protocol: HTTP, name: unix}
+    bind: unix:///run/mesh.sock
+    hosts: ['./both.default.svc.cluster.local']
+""",
+        )
+    )
+    hosts = mesh.sees(client, ROUTE)["unix:///run/mesh.sock"]["virtual_hosts"]
+    assert [h["name"] for h in hosts] == ["both.default.svc.cluster.local:81", "allow_any"]
