@@ -92,52 +92,66 @@ def visibility(graph: Graph, model: Model, scopes: View[ScopeKey, ScopeKey]) -> 
         model.tables,
         lambda _f, key, table: {key: Outcome(_outline(table))} if _is_mesh(table) else {},
     )
+    seer = _Seer(model, listed, outlines)
+    reads = (listed, outlines, model.sidecars)
+    pairs = graph.derive("visible services", scopes, seer.services, reads=reads)
+    orphans = graph.derive("orphan hosts", scopes, seer.orphans, reads=reads)
+    return Visibility(listed, pairs, orphans)
 
-    def seen(fetch: Fetch, scope: ScopeKey, _value: ScopeKey) -> Mapping[Pair, Outcome[Sight]]:
-        services = [s for s in fetch.all(listed) if is_visible(s.export_to, scope.namespace)]
-        egress = egress_of(fetch, model, scope)
+
+class _Seer:
+    """Transforms from a scope to what it sees."""
+
+    def __init__(
+        self, model: Model, listed: View[HostKey, Listed], outlines: View[ObjectKey, Outline]
+    ) -> None:
+        self._model = model
+        self._listed = listed
+        self._outlines = outlines
+
+    def services(
+        self, fetch: Fetch, scope: ScopeKey, _value: ScopeKey
+    ) -> Mapping[Pair, Outcome[Sight]]:
+        """The services of a scope, those that only routes lead to included."""
+        own = scope.namespace
+        services = [s for s in fetch.all(self._listed) if is_visible(s.export_to, own)]
+        egress = egress_of(fetch, self._model, scope)
         if EVERYTHING in egress and len(egress) == 1:
-            return {
-                Pair(scope, s.key): Outcome(_WHOLE) for s in preferred(services, scope.namespace)
-            }
-        found = _imported(services, egress, scope.namespace)
-        tables = [o for o in fetch.all(outlines) if is_visible(o.export_to, scope.namespace)]
-        wanted = {
-            host
-            for o in tables
-            if any(e.applies(o.namespace, o.hosts, scope.namespace) for e in egress)
-            for host in o.destinations
-        }
-        wanted -= {key.host for key in found}
-        for service in preferred((s for s in services if s.key.host in wanted), scope.namespace):
+            return {Pair(scope, s.key): Outcome(_WHOLE) for s in preferred(services, own)}
+        found = _imported(services, egress, own)
+        tables = self._tables(fetch, egress, own)
+        wanted = {host for o in tables for host in o.destinations} - {key.host for key in found}
+        for service in preferred((s for s in services if s.key.host in wanted), own):
             found[service.key] = Sight(())
         return {Pair(scope, key): Outcome(sight) for key, sight in found.items()}
 
-    pairs = graph.derive("visible services", scopes, seen, reads=(listed, outlines, model.sidecars))
-
-    def lonely(
-        fetch: Fetch, scope: ScopeKey, _value: ScopeKey
+    def orphans(
+        self, fetch: Fetch, scope: ScopeKey, _value: ScopeKey
     ) -> Mapping[Orphan, Outcome[ObjectKey]]:
+        """The hosts of a scope's route tables that none of its services has."""
         if scope.kind != "sidecar":
             return {}
-        egress = egress_of(fetch, model, scope)
-        own = scope.namespace
+        own, egress = scope.namespace, egress_of(fetch, self._model, scope)
         hosts = {
             s.key.host
-            for s in fetch.all(listed)
+            for s in fetch.all(self._listed)
             if is_visible(s.export_to, own) and any(e.sees(s.key, own) for e in egress)
         }
         found: dict[Orphan, Outcome[ObjectKey]] = {}
-        for table in sorted(fetch.all(outlines), key=lambda o: o.created):
-            applies = any(e.applies(table.namespace, table.hosts, own) for e in egress)
-            if table.speaks_http and applies and is_visible(table.export_to, own):
-                for host in table.hosts:
-                    if not _is_known(host, hosts):
-                        found.setdefault(Orphan(scope, host), Outcome(table.source))
+        for table in sorted(self._tables(fetch, egress, own), key=lambda o: o.created):
+            for host in table.hosts if table.speaks_http else ():
+                if not _is_known(host, hosts):
+                    found.setdefault(Orphan(scope, host), Outcome(table.source))
         return found
 
-    orphans = graph.derive("orphan hosts", scopes, lonely, reads=(listed, outlines, model.sidecars))
-    return Visibility(listed, pairs, orphans)
+    def _tables(self, fetch: Fetch, egress: Sequence[Egress], own: str) -> list[Outline]:
+        """The route tables that are exported to a namespace and imported into its proxies."""
+        return [
+            o
+            for o in fetch.all(self._outlines)
+            if is_visible(o.export_to, own)
+            and any(e.applies(o.namespace, o.hosts, own) for e in egress)
+        ]
 
 
 def _is_known(host: str, hosts: Set[str]) -> bool:
