@@ -97,17 +97,22 @@ class Engine:
         self.proxies.drop(node_id)
         self._wake()
 
-    def demand(self, node_id: str, names: Sequence[str]) -> None:
-        """An on-demand proxy needs these virtual hosts: its workload keeps them from now on."""
+    def demand(self, node_id: str, names: Sequence[str]) -> bool:
+        """An on-demand proxy needs these virtual hosts: its workload keeps them from now on.
+
+        Answers whether they will be made: there is a limit to what one workload may learn.
+        """
         workload = self.compiled.plans.learned.workloads.get(node_id)
-        if workload is None or not names:
-            return
+        if workload is None:
+            return False
         known = self.demands.get(workload) or frozenset()
-        if len(known) >= MOST_NAMES:
+        wanted = known | frozenset(names)
+        if len(wanted) > max(MOST_NAMES, len(known)):
             log.warning("%s has asked for %d names: no more are learned", workload, MOST_NAMES)
-            return
-        self.demands.set(workload, known | frozenset(names))
+            return False
+        self.demands.set(workload, wanted)
         self._wake()
+        return True
 
     def _wake(self) -> None:
         self._pending.set()

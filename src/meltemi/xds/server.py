@@ -52,7 +52,7 @@ class Discovery:
         *,
         on_connect: Callable[[NodeInfo], None],
         on_disconnect: Callable[[str], None],
-        on_demand: Callable[[str, Sequence[str]], None] = lambda _node, _names: None,
+        on_demand: Callable[[str, Sequence[str]], bool] = lambda _node, _names: False,
         admit: Admit | None = None,
     ) -> None:
         """Without `admit` every peer may speak for any node. `on_demand(node, names)`: a proxy

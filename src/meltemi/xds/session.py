@@ -30,9 +30,10 @@ class Session:
         node_id: str,
         cache: Cache,
         wake_up: Callable[[], None],
-        demand: Callable[[Sequence[str]], None] = lambda _names: None,
+        demand: Callable[[Sequence[str]], bool] = lambda _names: False,
     ) -> None:
-        """`demand(names)`: the proxy needs virtual hosts that nobody has made yet."""
+        """`demand(names)`: the proxy needs virtual hosts that nobody has made yet; it answers
+        whether they will be."""
         self._demand = demand
         self._node = node_id
         self._cache = cache
@@ -157,14 +158,16 @@ class Session:
                     # What held it goes by itself; what still asks for it keeps what it has.
                     found.settle(name)
                     continue
-                if type_url == VIRTUAL_HOST and "/" in name and name not in found.has:
+                if name in found.coming:
                     continue  # It is being compiled; the request it is for waits.
                 if name not in found.has and not self._is_awaited(type_url, name):
                     found.settle(name)
                     found.rejected.pop(name, None)
                 elif not self._holds_removal(type_url, found, name, now):
                     ready[name] = None
-            elif self._is_settled(found, resource):
+                continue
+            found.coming.discard(name)
+            if self._is_settled(found, resource):
                 found.settle(name)
             elif type_url not in CLIENTS or not self._order.holds_change(
                 found, name, resource, now
@@ -333,7 +336,8 @@ class DeltaSession(Session):
         for name in request.unsubscribe:
             found.forget(name)
         if request.type_url == VIRTUAL_HOST:
-            self._demand([name for name in found.names if self._is_unknown(name)])
+            unknown = [name for name in found.names if self._is_unknown(name)]
+            found.coming = set(unknown) if unknown and self._demand(unknown) else set()
 
     def _is_unknown(self, name: str) -> bool:
         return "/" in name and self._cache.get(self._node, VIRTUAL_HOST, name) is None

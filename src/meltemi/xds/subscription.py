@@ -45,6 +45,8 @@ class Subscription:
         """Names it asked for and was told do not exist."""
         self.dirty: dict[str, int] = {}
         """Names to send, with the revision they changed at."""
+        self.coming: set[str] = set()
+        """Names that do not exist yet and will: no answer is better than a no."""
         self.again: set[str] = set()
         """Dirty names that are sent even if the proxy has this version."""
         self.parked: set[str] = set()

@@ -1,8 +1,10 @@
 """One proxy's conversation: order, merging, rejection, and convergence under any schedule."""
 
 from collections import deque
+from collections.abc import Sequence
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,12 +14,14 @@ from meltemi.base.resource import (
     ENDPOINT,
     LISTENER,
     ROUTE,
+    VIRTUAL_HOST,
     Change,
     ProxyView,
     Resource,
     SetKey,
 )
 from meltemi.xds.cache import Cache
+from meltemi.xds.messages import DeltaRequest
 from meltemi.xds.order import COMING, MISSING
 from meltemi.xds.references import clusters_named
 from meltemi.xds.session import DeltaSession
@@ -279,6 +283,37 @@ def test_names_are_found_whatever_their_length() -> None:
     size = len(long)
     body += b"\x82\x01" + bytes((size & 0x7F | 0x80, size >> 7)) + long.encode() + b"*z"
     assert clusters_named(body) == {short, long}
+
+
+@pytest.mark.parametrize("will_be", [True, False])
+def test_a_virtual_host_that_is_being_made_is_waited_for(will_be: bool) -> None:
+    asked: list[str] = []
+    world = serving()
+
+    def demand(names: Sequence[str]) -> bool:
+        asked.extend(names)
+        return will_be
+
+    session = DeltaSession(NODE, world.cache, lambda: None, demand)
+    world.cache.open(session)
+    view = ProxyView(NODE, tuple(SetKey(t, "s") for t in (*TYPES, VIRTUAL_HOST)))
+    world.change(views={NODE: view})
+
+    def answers() -> list[Response]:
+        return [Response(body) for body in session.flush(world.now)]
+
+    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), {}, "", None))
+    assert [(r.resources, r.removed) for r in answers()] == [({}, [])]
+    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), {}, "1", None))
+    session.on_request(DeltaRequest(VIRTUAL_HOST, ("80/a",), (), {}, "", None))
+    assert asked == ["80/a"]
+    if not will_be:
+        assert [r.removed for r in answers()] == [["80/a"]]
+        return
+    assert answers() == []
+    made = names_clusters(VIRTUAL_HOST, "80/a", ())
+    world.change(made)
+    assert [set(r.resources) for r in answers()] == [{"80/a"}]
 
 
 NAMES = [f"outbound|80|v{i}|a.default" for i in range(3)]
