@@ -63,13 +63,15 @@ def _edited(headers: Pairs, remove: tuple[str, ...], put: Pairs, add: Pairs) -> 
     return tuple(kept)
 
 
-def location(request: Request, redirect: Redirect, *, forwarded_proto: str) -> str:
+def location(request: Request, redirect: Redirect, match: ir.Match, *, forwarded_proto: str) -> str:
     """The `location` a redirect answers with."""
     scheme = redirect.scheme or request.scheme
     port = f":{redirect.port}" if redirect.port else ""
     host = redirect.authority or _host(request.authority, scheme, port, forwarded_proto)
     path = request.path
-    if redirect.path:
+    if redirect.prefix:
+        path = redirect.path + path[len(_matched(match)) :]
+    elif redirect.path:
         _, rest = split(path)
         path = redirect.path if "?" in redirect.path else redirect.path + rest
     return f"{scheme}://{host}{port}{path}"

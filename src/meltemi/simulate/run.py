@@ -228,7 +228,7 @@ def _described(world: World, routed: Routed) -> Route:
 
 
 def _redirected(request: Request, redirect: Redirect, route: ir.Route) -> Response:
-    to = rewriting.location(request, redirect, forwarded_proto=request.scheme)
+    to = rewriting.location(request, redirect, route.match, forwarded_proto=request.scheme)
     headers = rewriting.response_edited((("location", to),), route.headers)
     reason = "the route redirects"
     return Response(redirect.code, reason, "", headers, because=because(route, "redirect"))
