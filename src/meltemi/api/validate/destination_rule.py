@@ -21,6 +21,8 @@ def destination_rule(spec: net.DestinationRuleSpec) -> Iterator[Finding]:
         yield from words.labels(spec.workload_selector.match_labels, where)
     if spec.traffic_policy is not None:
         yield from traffic_policy(spec.traffic_policy, "spec.trafficPolicy")
+    if spec.workload_selector is None:
+        yield from _gateways_only(spec)
     seen: set[str] = set()
     for i, subset in enumerate(spec.subsets):
         path = f"spec.subsets[{i}]"
@@ -34,6 +36,28 @@ def destination_rule(spec: net.DestinationRuleSpec) -> Iterator[Finding]:
         yield from words.labels(subset.labels, f"{path}.labels")
         if subset.traffic_policy is not None:
             yield from traffic_policy(subset.traffic_policy, f"{path}.trafficPolicy")
+
+
+def _gateways_only(spec: net.DestinationRuleSpec) -> Iterator[Finding]:
+    policies = [("spec.trafficPolicy", spec.traffic_policy)]
+    policies += [
+        (f"spec.subsets[{i}].trafficPolicy", s.traffic_policy) for i, s in enumerate(spec.subsets)
+    ]
+    for path, policy in policies:
+        if policy is None:
+            continue
+        levels = [(path, policy.tls)]
+        levels += [
+            (f"{path}.portLevelSettings[{i}]", p.tls)
+            for i, p in enumerate(policy.port_level_settings)
+        ]
+        for where, tls in levels:
+            if tls is not None and tls.credential_name:
+                yield Advice(
+                    f"{where}.tls.credentialName",
+                    "only gateways use it: a sidecar needs a rule with workloadSelector, and "
+                    "sends plaintext here",
+                )
 
 
 def traffic_policy(policy: net.TrafficPolicy, path: str) -> Iterator[Finding]:
