@@ -419,6 +419,26 @@ def test_logs_of_what_does_not_run_explain_themselves(node: Node) -> None:
     assert missing.returncode == 1
 
 
+def test_a_pod_is_run_and_talked_to(node: Node) -> None:
+    said = node.mesh.kubectl("run", "talk", "-i", "--rm", "--restart=Never", "--image=busybox",
+                             "--", "sh", "-c", "read x; sleep 0.2; echo got $x",
+                             text="hello\n")  # fmt: skip
+    assert "got hello" in said
+
+
+def test_a_debugger_joins_a_pod_that_runs(node: Node) -> None:
+    node.wait("once", "condition=Ready")
+    node.mesh.kubectl("debug", "once", "--image=busybox", "--container=look", "--profile=general",
+                      "--", "sh", "-c", "hostname; id -u")  # fmt: skip
+    node.until(lambda: "0" in node.mesh.result("kubectl", "logs", "once", "-c", "look").stdout)
+    assert node.mesh.kubectl("logs", "once", "-c", "look") == "once\n0\n"
+
+
+def test_top_shows_what_pods_use(node: Node) -> None:
+    node.until(lambda: "modest" in node.mesh.result("kubectl", "top", "pods").stdout, 60)
+    assert "meltemi" in node.mesh.kubectl("top", "node")
+
+
 def test_pods_survive_the_node(node: Node) -> None:
     """The node is killed without warning: what ran starts again, what may not has failed."""
     for name in ("keeper", "once"):

@@ -118,7 +118,7 @@ spec:
       containers:
       - name: main
         image: python:3.12
-        args: ["-c", {json.dumps(UDP_ECHO)}]
+        args: [python3, "-c", {json.dumps(UDP_ECHO)}]
 ---
 apiVersion: v1
 kind: Service
@@ -313,7 +313,7 @@ def test_a_job_and_a_cron_job_run_to_their_end(shop: Mesh) -> None:
     shop.kubectl("create", "job", "now", "--from=cronjob/tick")
     shop.kubectl("wait", "--for=condition=Complete", "job/now", "--timeout=30s")
     assert shop.kubectl("logs", "job/now") == "tock\n"
-    shop.kubectl("delete", "cronjob/tick", "job/now")
+    shop.kubectl("delete", "cronjob/tick")
 
 
 async def test_a_cordoned_node_takes_no_pods(shop: Mesh) -> None:

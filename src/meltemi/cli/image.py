@@ -34,7 +34,8 @@ def list_images(data: DataOption = None) -> None:
         rows.append([pattern, entry.program or command, "added"])
     for pattern, image in images().items():
         if not pattern.startswith("*/"):
-            what = image.program or " ".join(image.command) or "envoy"
+            command = " ".join((*image.command, *image.arguments)) or "envoy"
+            what = image.program or command
             rows.append([pattern, what, "built in"])
     print_table(["IMAGE", "RUNS", "FROM"], rows)
 

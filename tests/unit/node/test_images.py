@@ -17,6 +17,8 @@ from meltemi.local.images.table import (
     table_of,
     write_entries,
 )
+from meltemi.local.node.launch import _command
+from meltemi.local.node.podspec import Container
 
 TABLE = Table(images())
 
@@ -39,6 +41,23 @@ def test_images_are_known_as_users_write_them(image: str, program: str) -> None:
     found = TABLE.find(image)
     assert found is not None
     assert found.program == program
+
+
+def run(image: str, *args: str, command: tuple[str, ...] = ()) -> tuple[str, tuple[str, ...]]:
+    """(program, arguments) of a container that names this."""
+    found = TABLE.find(image)
+    assert found is not None
+    return _command(Container("c", command=command, args=args), found, {})
+
+
+def test_arguments_take_the_place_of_what_an_image_would_run() -> None:
+    assert run("busybox") == ("", ("/bin/sh",))
+    assert run("busybox", "echo", "hi") == ("", ("echo", "hi"))
+    assert run("curlimages/curl", "-s", "web") == ("curl", ("-s", "web"))
+    assert run("curlimages/curl", "sleep", "9") == ("", ("sleep", "9"))
+    assert run("kong/httpbin") == ("httpbin", ("--port", "80"))
+    assert run("kong/httpbin", command=("gunicorn",)) == ("", ("gunicorn",))
+    assert run("fortio/fortio", "load", "x") == ("fortio", ("load", "x"))
 
 
 @pytest.mark.parametrize("image", ["redis", "myorg/not-nginx", "example.com/echo2"])

@@ -32,8 +32,9 @@ def pod_spec(spec: Json) -> None:
     spec.setdefault("dnsPolicy", "ClusterFirst")
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
-    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
-        _container(container)
+    for field in ("containers", "initContainers", "ephemeralContainers"):
+        for container in spec.get(field) or ():
+            _container(container)
     for volume in spec.get("volumes") or ():
         _volume(volume)
 

@@ -57,7 +57,6 @@ _MADE_BY_PUT = frozenset({
 })  # fmt: skip
 _REFUSED = {
     "proxy": "proxying to nodes, services and pods",
-    "ephemeralcontainers": "ephemeral containers",
     "resize": "resizing of running pods",
 }
 
@@ -212,6 +211,9 @@ class Handlers:
     async def _target(
         self, request: web.Request, found: Target, body: bytes, write: Write
     ) -> web.StreamResponse:
+        if found.kind.name == "Pod" and found.subresource == "ephemeralcontainers":
+            # Adding one is an update of the pod, which lets nothing else change.
+            found = msgspec.structs.replace(found, subresource="")
         if found.subresource and (
             found.subresource != "status" or "status" not in found.kind.subresources
         ):

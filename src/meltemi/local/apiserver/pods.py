@@ -114,7 +114,8 @@ class PodVerbs:
 def _container(request: web.Request, pod: Json) -> str:
     """The container that is meant; with several, one has to be named."""
     spec = pod["spec"]
-    names = [c["name"] for f in ("containers", "initContainers") for c in spec.get(f) or ()]
+    fields = ("containers", "initContainers", "ephemeralContainers")
+    names = [c["name"] for f in fields for c in spec.get(f) or ()]
     asked = request.query.get("container", "")
     if asked:
         if asked not in names:

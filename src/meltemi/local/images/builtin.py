@@ -7,9 +7,9 @@ from meltemi.local.images.image import Image
 
 _NETWORK = {"wget": "wget", "nslookup": "nslookup", "nc": "nc"}
 _CURL = {"curl": "curl"}
-_SHELL = Image(command=("/bin/sh",), tools=_NETWORK)
-_TOOLBOX = Image(command=("/bin/sh",), tools={**_NETWORK, **_CURL})
-_CURL_IMAGE = Image(program="curl", tools={**_CURL, "nslookup": "nslookup"})
+_SHELL = Image(arguments=("/bin/sh",), tools=_NETWORK)
+_TOOLBOX = Image(arguments=("/bin/sh",), tools={**_NETWORK, **_CURL})
+_CURL_IMAGE = Image(program="curl", tools={**_CURL, "nslookup": "nslookup"}, runs_commands=True)
 _FORTIO = Image(program="fortio", arguments=("server",), tools={"fortio": "fortio"})
 _GUNICORN = {"gunicorn": "httpbin"}
 _HTTPBIN = Image(program="httpbin", arguments=("--port", "80"), tools=_GUNICORN)
@@ -66,10 +66,10 @@ IMAGES: Mapping[str, Image] = {
     "radial/busyboxplus": _TOOLBOX,
     "busybox": _SHELL,
     "alpine": _SHELL,
-    "debian": Image(command=("/bin/bash",)),
-    "ubuntu": Image(command=("/bin/bash",)),
-    "bash": Image(command=("/bin/bash",)),
-    "python": Image(command=("python3",)),
+    "debian": Image(arguments=("/bin/bash",)),
+    "ubuntu": Image(arguments=("/bin/bash",)),
+    "bash": Image(arguments=("/bin/bash",)),
+    "python": Image(arguments=("python3",)),
     "nginx": _WEB,
     "nginx-unprivileged": _UNPRIVILEGED_WEB,
     "httpd": Image(program="web", arguments=("--root", "/usr/local/apache2/htdocs")),
@@ -80,7 +80,7 @@ def images() -> Mapping[str, Image]:
     """Patterns over all registries; where the machine has the real thing, that is what runs."""
     found = dict(IMAGES)
     if shutil.which("nginx"):
-        found["nginx"] = Image(command=("nginx", "-g", "daemon off;"))
+        found["nginx"] = Image(arguments=("nginx", "-g", "daemon off;"))
     if shutil.which("busybox"):
-        found["busybox"] = Image(command=("busybox", "sh"), tools=_NETWORK)
+        found["busybox"] = Image(arguments=("busybox", "sh"), tools=_NETWORK)
     return {pattern: image for name, image in found.items() for pattern in (name, f"*/{name}")}

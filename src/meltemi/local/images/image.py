@@ -9,11 +9,13 @@ class Image(msgspec.Struct, frozen=True):
     """What a container of an image runs when the pod does not say otherwise."""
 
     command: tuple[str, ...] = ()
-    """A command of the machine, first its entry point."""
+    """A command of the machine that stays when the pod gives arguments,"""
     program: str = ""
-    """Or a built-in program,"""
+    """or a built-in program,"""
     arguments: tuple[str, ...] = ()
-    """with these arguments when the pod gives none."""
+    """and what the pod's arguments take the place of. Alone it is a whole command."""
+    runs_commands: bool = False
+    """Arguments that begin with a command run that command instead."""
     is_proxy: bool = False
     """The proxy's image: Envoy, or the capture rules of `istio-init`."""
     tools: Mapping[str, str] = {}

@@ -102,7 +102,8 @@ def image_of(path: Path, pattern: str, entry: Entry) -> Image:
     if directory and not os.path.isdir(directory):
         raise BadTable(f'{path}: image "{pattern}": directory {directory} does not exist')
     return Image(
-        command=command if has_command else (),
+        command=command[:1] if has_command else (),
+        arguments=command[1:] if has_command else (),
         program=entry.program,
         env=entry.env,
         directory=directory,

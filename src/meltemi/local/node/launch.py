@@ -100,11 +100,11 @@ def _command(
     args = tuple(expand(part, env) for part in container.args)
     if command:
         return "", command + args
+    if args and image.runs_commands and (args[0] in image.tools or _has_machine(args[0])):
+        return "", args
     if image.program:
         return image.program, args or image.arguments
-    if args:
-        return "", (*image.command[:1], *args)
-    return "", image.command
+    return "", (*image.command, *(args or image.arguments))
 
 
 def _user(

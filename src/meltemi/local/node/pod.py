@@ -301,7 +301,7 @@ class Worker:
                 f"with `meltemi image add {container.image} -- COMMAND` (`meltemi image list` "
                 "shows those there are)"
             )
-        what = image.program or " ".join(image.command[:1]) or "the proxy"
+        what = image.program or " ".join((*image.command, *image.arguments)[:1]) or "the proxy"
         message = f'Container image "{container.image}" is {what} of this machine'
         self._machine.events.tell(self.pod, "Pulled", message, container=container.name)
         env = environment_of(self._machine, self.pod, self.ip).of(container, image.env)
