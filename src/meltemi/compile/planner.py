@@ -183,7 +183,7 @@ class Planner:
             self._tables_of(fetch),
             self.resolver(fetch, scope.namespace, scope.labels),
             self._target_ports(fetch, scope),
-            self._secrets(fetch, scope),
+            self.secrets_of(fetch, scope),
         )
 
     def _tables_of(self, fetch: Fetch) -> Callable[[str], Sequence[RouteTable]]:
@@ -194,7 +194,8 @@ class Planner:
 
         return tables
 
-    def _secrets(self, fetch: Fetch, scope: ScopeKey) -> Secrets:
+    def secrets_of(self, fetch: Fetch, scope: ScopeKey) -> Secrets:
+        """What the proxies of a scope find in their namespace."""
         return Secrets(
             namespace=scope.namespace,
             may_read=READS_SECRETS in scope.traits,

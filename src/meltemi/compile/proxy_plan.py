@@ -15,6 +15,7 @@ from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
 from meltemi.compile.claims import Outbound, outbound
+from meltemi.compile.client_secrets import client_secrets
 from meltemi.compile.demand.learn import Learning, learning
 from meltemi.compile.east_west import (
     EastWest,
@@ -138,4 +139,5 @@ def planning(
     planner = Planner(model, planned, mesh)
     leaving = outbound(graph, model, planner, planned)
     passing = east_west(graph, model, planned)
+    client_secrets(graph, model, planned, planner)
     return Planning(mesh, planned, planner, leaving, passing, proxies, learned)

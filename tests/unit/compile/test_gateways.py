@@ -464,6 +464,41 @@ def test_secrets_go_only_to_who_may_read_them_and_only_of_its_namespace(mesh: Me
     assert any("must be in istio-system" in p.message for p in front.problems())
 
 
+ORIGINATING = """
+kind: DestinationRule
+metadata: {name: old}
+spec:
+  host: reviews
+  trafficPolicy:
+    portLevelSettings:
+    - port: {number: 9080}
+      tls: {mode: MUTUAL, credentialName: client}
+"""
+
+
+def test_a_secret_for_tls_that_a_gateway_originates(front: Front) -> None:
+    front.apply(ORIGINATING)
+    (problem,) = front.problems()
+    assert problem.code is Code.UNKNOWN_SECRET
+    assert problem.path == "spec.trafficPolicy.portLevelSettings[0].tls.credentialName"
+    assert "none in namespace istio-system" in problem.message
+    front.apply(tls_secret("client", SHOP_CERTIFICATE))
+    assert "no authority" in front.problems()[0].message
+    front.apply(tls_secret("client", SHOP_CERTIFICATE, authority=AUTHORITY.pem))
+    assert front.problems() == []
+    front.mesh.graph.verify()
+
+
+def test_a_sidecar_that_proves_nothing_is_sent_no_secret(front: Front) -> None:
+    selecting = "workloadSelector: {matchLabels: {app: ratings}}\n  host: reviews"
+    front.apply(ORIGINATING.replace("host: reviews", selecting))
+    front.apply(tls_secret("client", SHOP_CERTIFICATE, namespace="default"))
+    front.mesh.connect("sidecar", "10.44.0.4", "ratings-v1", {"app": "ratings"})
+    (problem,) = front.problems()
+    assert (problem.code, problem.about.name) == (Code.UNKNOWN_SECRET, "old")
+    assert "may not read it" in problem.message
+
+
 def test_the_mesh_certificate_ends_tls_of_sidecars(front: Front) -> None:
     front.apply(
         gateway("web", tls("shop.example.com", mode="ISTIO_MUTUAL")),

@@ -35,7 +35,7 @@ def served(key: ObjectKey, credential: Credential, lookup: Lookup) -> Served:
 
 
 class Secrets(NamedTuple):
-    """What a gateway finds in its own namespace, if it may look."""
+    """What a proxy finds in its own namespace, if it may look."""
 
     namespace: str
     may_read: bool
@@ -68,8 +68,8 @@ class Secrets(NamedTuple):
             return None, f"it must be in {self.namespace}, the namespace of the gateway's pod"
         if not self.may_read:
             return None, (
-                "the gateway may not read it: let the pod's service account list secrets "
-                f"in namespace {self.namespace}"
+                "the proxy may not read it: let the pod's service account list secrets in "
+                f"namespace {self.namespace} (on the local platform only gateways can be sent any)"
             )
         key = ObjectKey("Secret", self.namespace, bare)
         found = self.lookup(key)
