@@ -236,3 +236,15 @@ async def test_sidecars_are_suggested_from_traffic(mesh: Mesh) -> None:
 def _suggest(mesh: Mesh) -> tuple[str, ...]:
     program = str(Path(sys.executable).parent / "meltemi")
     return (program, "scope", "suggest", "default", "--data", str(mesh.data))
+
+
+async def test_scope_changes_under_load_without_an_error(mesh: Mesh) -> None:
+    def annotate(value: str) -> None:
+        mesh.kubectl("annotate", "--overwrite", "ns", "default", f"meltemi.dev/scope{value}")
+
+    async with Load(mesh.ingress + URL, most=60_000) as load:
+        await load.reach(100)
+        for value in ("=on-demand", "=full", "=on-demand", "-"):
+            await asyncio.to_thread(annotate, value)
+            await load.reach(200)
+    assert load.failures == {}

@@ -283,8 +283,6 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
     """At an edge: proxies before it whose x-forwarded-for is believed."""
     client_certificates: str = ""
     """How x-forwarded-client-cert is treated (`APPEND_FORWARD`, ...); empty: as the side does."""
-    asks: bool = False
-    """A request to a host without routes waits until they are fetched."""
     dynamic_hosts: bool = False
     """Some route leads to a cluster that resolves the host of each request."""
 

@@ -104,15 +104,17 @@ def connection_manager(
     At the edge it faces strangers, so it sanitises what they claim about themselves.
     """
     edge = side is ir.Side.EDGE
+    passes = side is ir.Side.CLIENT
     entries = _INBOUND_FILTERS if side is ir.Side.SERVER else _OUTBOUND_FILTERS
     http_filters = [_http_filter(entry) for entry in entries]
     if plan.protocol is Protocol.GRPC_WEB:
         http_filters.insert(0, _http_filter(_GRPC_WEB))
-    if plan.asks:
+    if passes and isinstance(routes, str):
+        # In full scope, where every host has routes, it does nothing; a proxy can so change scope
+        # while connections are open.
         http_filters.insert(0, _http_filter(_ASK))
     if plan.dynamic_hosts:
         http_filters.insert(-1, _dynamic_hosts())
-    passes = side is ir.Side.CLIENT
     config: Json = {
         "@type": f"{TYPE}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": plan.prefix,

@@ -121,10 +121,10 @@ def outbound_listener(slot: Slot, claimed: Sequence[Claimed], outside: Outside) 
 
 
 def asking_listener(port: int, settings: MeshSettings) -> ir.Listener:
-    """The shared HTTP listener of a port, for proxies that fetch routes as they need them."""
+    """The shared HTTP listener of a port, where no service the proxy knows claims it yet."""
     name = names.address_listener(ANY_ADDRESS, port)
     through = Outside(names.PASSTHROUGH if settings.allow_any else "")
-    http = ir.Http(f"outbound_{name}", str(port), asks=True)
+    http = ir.Http(f"outbound_{name}", str(port))
     return ir.Listener(
         name=name,
         side=ir.Side.CLIENT,
