@@ -36,6 +36,8 @@ def show(explanation: Explanation, *, with_before: bool) -> None:
     console.print(_tree(explanation.trace))
     for problem in explanation.problems:
         console.print(_problem(problem))
+    for name in explanation.unsimulated:
+        console.print(Text(f"{name} patches this proxy: what it does is not shown", style="yellow"))
     for name in explanation.unread:
         console.print(Text(f"{name} has no say in how requests go", style="dim"))
 

@@ -1,10 +1,10 @@
 """The whole question at once: objects, a change to them, and what becomes of a request."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 
 import msgspec
 
-from meltemi.base.keys import ObjectKey
+from meltemi.base.keys import ObjectKey, WorkloadKey
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.build import Domain
 from meltemi.simulate.ask import Question, ask
@@ -31,8 +31,11 @@ class Explanation(msgspec.Struct, frozen=True, rename="camel"):
     before: Trace | None = None
     """The way without the change; None: there is no change."""
     problems: tuple[Complaint, ...] = ()
+    """About objects on the way, or of the change."""
     unread: tuple[str, ...] = ()
     """Objects of the change that have no say in how requests go."""
+    unsimulated: tuple[str, ...] = ()
+    """EnvoyFilters that patch the proxy; what they do is not in the trace."""
 
 
 def explain(
@@ -54,14 +57,42 @@ def explain(
     if change:
         before = ask(World(raw, domain=domain, settings=settings), question)
     unread = tuple(str(k) for k in change or () if k.kind not in world.objects.raw)
-    return Explanation(trace, before, _complaints(world), unread)
+    patched = tuple(str(key) for key in _filters(world, trace))
+    concerned = {*_named(msgspec.to_builtins(trace)), *(change or ())}
+    return Explanation(trace, before, _complaints(world, concerned), unread, patched)
 
 
-def _complaints(world: World) -> tuple[Complaint, ...]:
+def _complaints(world: World, concerned: Set[ObjectKey]) -> tuple[Complaint, ...]:
     return tuple(
         Complaint(p.code.value, p.severity.value, *p.about, p.path, p.message)
         for p in world.problems()
+        if p.about in concerned
     )
+
+
+def _named(value: object) -> Iterator[ObjectKey]:
+    """Every object that a trace names as a reason."""
+    if isinstance(value, dict):
+        if {"kind", "namespace", "name", "path"} <= value.keys():
+            yield ObjectKey(value["kind"], value["namespace"], value["name"])
+        for item in value.values():
+            yield from _named(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _named(item)
+
+
+def _filters(world: World, trace: Trace) -> Iterator[ObjectKey]:
+    """EnvoyFilters that patch the proxy: what they do is not simulated."""
+    name, _, namespace = trace.proxy.rpartition(".")
+    workload = world.model.workloads.get(WorkloadKey(namespace, name))
+    if workload is None:
+        return
+    for key, found in sorted(world.objects.envoy_filters.items().items()):
+        selector = found.spec.workload_selector
+        wanted = selector.labels if selector is not None else {}
+        if key.namespace in (namespace, world.root) and wanted.items() <= workload.labels.items():
+            yield key
 
 
 def fails(trace: Trace) -> bool:

@@ -36,6 +36,7 @@ class World:
         self.objects: Objects = objects(self.graph, domain.cluster, domain.root)
         self.model: Model = build(self.graph, self.objects, domain)
         self.domain = domain.cluster
+        self.root = domain.root
         self._proxies: Source[str, NodeInfo] = self.graph.source("proxies")
         start: Source[str, MeshSettings] = self.graph.source("start settings")
         start.set(MESH, settings or MeshSettings())

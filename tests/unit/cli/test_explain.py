@@ -88,3 +88,39 @@ def test_tls_of_the_client_itself_shows_only_its_name() -> None:
     assert trace["request"] is None
     assert trace["connection"]["sni"] == "example.com"
     assert trace["branches"][0]["cluster"]["name"] == "PassthroughCluster"
+
+
+def test_only_problems_on_the_way_are_told(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        (RULES / "virtual-service-reviews-80-20.yaml").read_text()
+        + """
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: elsewhere}
+spec: {hosts: [details], http: [{route: [{destination: {host: nowhere}}]}]}
+"""
+    )
+    found = _from_page("http://reviews:9080/", "-f", str(rules), "-o", "json")
+    assert {p["name"] for p in json.loads(found.stdout)["problems"]} == {"reviews"}
+
+
+def test_what_is_not_simulated_is_said(tmp_path: Path) -> None:
+    patch = tmp_path / "filter.yaml"
+    patch.write_text(
+        """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: patch}
+spec:
+  workloadSelector: {labels: {app: productpage}}
+  configPatches:
+  - applyTo: CLUSTER
+    patch: {operation: MERGE, value: {connect_timeout: 1s}}
+"""
+    )
+    found = _from_page("http://reviews:9080/", "-f", str(patch), "-o", "json")
+    assert json.loads(found.stdout)["unsimulated"] == ["EnvoyFilter/patch.default"]
+    other = _explain("--from", "details-v1", "http://reviews:9080/", "-f", str(patch), "-o", "json")
+    assert json.loads(other.stdout)["unsimulated"] == []
