@@ -130,10 +130,12 @@ def planning(
     settings: View[str, MeshSettings],
     demands: View[ObjectKey, frozenset[str]] | None = None,
 ) -> Planning:
-    """Add the planning views to the graph. `demands`: the names that workloads have asked for."""
+    """Add the planning views to the graph. `demands`: the names that workloads have asked for;
+    without them every proxy is planned in full, which means the same for every request."""
     mesh = Mesh(graph, settings)
     asked = demands if demands is not None else graph.source("demands")
-    learned = learning(graph, model, proxies, mesh, asked)
+    learners = proxies if demands is not None else graph.source("no learners")
+    learned = learning(graph, model, learners, mesh, asked)
     model = learned.model
     planned = views(graph, model, proxies, mesh, learned.workloads)
     planner = Planner(model, planned, mesh)

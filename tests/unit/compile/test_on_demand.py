@@ -7,6 +7,7 @@ import pytest
 from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import CLUSTER, LISTENER, ROUTE, VIRTUAL_HOST, node_from_id
 from meltemi.compile.demand.learn import KIND
+from meltemi.simulate.world import World
 
 from .conftest import SHOP, Mesh
 from .test_compile import RULE
@@ -201,3 +202,13 @@ spec:
     manager = mesh.sees(node, LISTENER)["0.0.0.0_9080"]["filter_chains"][0]["filters"][0]
     assert manager["typed_config"]["http_filters"][0]["name"] == "mine"
     assert list(mesh.compiled.problems()) == []
+
+
+def test_a_simulation_sees_what_a_first_request_would(mesh: Mesh) -> None:
+    mesh.apply(SHOP)
+    mesh.apply(NAMESPACE % "on-demand")
+    raw = {k: v for source in mesh.objects.raw.values() for k, v in source.items().items()}
+    world = World(raw)
+    plan = world.plan(world.workload("ratings-v1"))
+    assert plan is not None
+    assert REVIEWS in plan.clusters
