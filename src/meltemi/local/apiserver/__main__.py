@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -23,7 +24,12 @@ async def _run(data: Path, sockets: list[socket.socket]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # The collector would go through all objects again and again while they are read, and ever after.
+    gc.disable()
     async with running(data, sockets) as server:
+        gc.freeze()
+        gc.enable()
+        gc.set_threshold(20_000, 20, 50)
         print(f"ready: {server.port}", flush=True)
         await stop.wait()
 

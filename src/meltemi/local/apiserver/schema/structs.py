@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import resources
 from typing import Any
 
 import msgspec
@@ -31,11 +32,12 @@ def struct_node(struct: type[Object]) -> Node:
 def _of_struct(struct: type[msgspec.Struct], known: dict[type, Node]) -> Node:
     if struct in known:
         return known[struct]
-    node = known[struct] = Node(name=struct.__name__, doc=_plain(struct.__doc__))
+    name, words = struct.__name__, _words()
+    node = known[struct] = Node(name=name, doc=_plain(struct.__doc__) or words.get(name, ""))
     docs = _field_docs(struct)
     for field in msgspec.structs.fields(struct):
         found = _of_type(types.type_info(field.type), known)
-        doc = docs.get(field.name, "") or found.doc
+        doc = docs.get(field.name) or words.get(f"{name}.{field.encode_name}") or found.doc
         node.fields[field.encode_name] = msgspec.structs.replace(
             found, doc=doc, is_required=field.required
         )
@@ -76,6 +78,14 @@ def _of_union(found: types.UnionType, known: dict[type, Node]) -> Node:
     if {type(t) for t in left} == {types.IntType, types.StrType}:
         return Node(word="intorstring")
     return ANY
+
+
+@cache
+def _words() -> dict[str, str]:
+    """`mesh.txt`: `STRUCT : text` and `STRUCT.field : text`."""
+    text = resources.files(__package__).joinpath("mesh.txt").read_text()
+    lines = (line.partition(" : ") for line in text.splitlines() if not line.startswith("#"))
+    return {head: doc for head, _, doc in lines}
 
 
 def _field_docs(struct: type[Any]) -> dict[str, str]:

@@ -55,9 +55,10 @@ def _read_field(line: str, owner: Node, own: Mapping[str, Node], table: str) -> 
     head, _, doc = line.partition(" : ")
     number, name, written, *marks = head.split()
     owner.numbers[int(number)] = name
+    known = _type(written, own, table)
     node = msgspec.structs.replace(
-        _type(written, own, table),
-        doc=doc.strip(),
+        known,
+        doc=doc.strip() or known.doc,
         is_required="required" in marks,
         keeps_zero="zero" in marks,
     )
