@@ -24,7 +24,7 @@ async def _run(data: Path, sockets: list[socket.socket]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # The collector would go through all objects again and again while they are read, and ever after.
+    # The collector would go through all objects again and again while they are read, and after.
     gc.disable()
     async with running(data, sockets) as server:
         gc.freeze()
