@@ -35,6 +35,7 @@ def merged_policy(
         workload_selector=selector.match_labels if selector is not None else None,
         policy=next((r.spec.traffic_policy for r in group if r.spec.traffic_policy), None),
         subsets=subsets,
+        created=group[0].age_order,
     )
     return {(namespace, host, rule.metadata.name): Outcome(policy, problems)}
 
@@ -99,7 +100,7 @@ def choose_policy(
     match wins, and levels are never merged.
 
     Levels: the client's namespace (unless it is the root), the service's, the root. Within one,
-    the most specific host; a rule that selects the client beats one for all.
+    the most specific host; a rule that selects the client beats one for all; then the oldest.
     """
     if not found:
         return None
@@ -113,7 +114,7 @@ def choose_policy(
         if usable:
             host = usable[0][1].host
             best = [(key, policy) for key, policy in usable if policy.host == host]
-            return min(best, key=lambda pair: pair[1].workload_selector is None)[0]
+            return min(best, key=lambda p: (p[1].workload_selector is None, p[1].created))[0]
     return None
 
 

@@ -60,6 +60,8 @@ class DestinationPolicy(msgspec.Struct, frozen=True):
     workload_selector: Mapping[str, str] | None
     policy: TrafficPolicy | None
     subsets: tuple[SubsetPolicy, ...]
+    created: tuple[str, str, str] = ("", "", "")
+    """The age of its oldest rule."""
 
     @property
     def levels(self) -> Iterator[TrafficPolicyBlocks]:

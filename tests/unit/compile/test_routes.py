@@ -5,8 +5,13 @@ from typing import Any
 import pytest
 import yaml
 
+from meltemi.api import networking as net
 from meltemi.base.problems import Code
 from meltemi.base.resource import ROUTE
+from meltemi.compile.plan.destinations import Client, Resolver
+from meltemi.compile.plan.routes import table_routes
+from meltemi.model.route import Redirect
+from meltemi.model.tables import table_from_virtual_service
 
 from .conftest import SHOP, Mesh
 from .test_policies import at
@@ -177,6 +182,28 @@ def test_the_mesh_retries_as_its_own_policy_says_where_a_rule_is_silent(
     assert own["route"]["retry_policy"]["num_retries"] == 1
     assert silent["route"]["retry_policy"]["num_retries"] == 7
     assert silent["route"]["retry_policy"]["retry_on"] == "reset"
+
+
+@pytest.mark.parametrize(
+    ("port", "tls", "expected"),
+    [(80, False, None), (443, True, None), (443, False, 443), (80, True, 80), (8080, False, 8080)],
+)
+def test_a_derived_port_is_left_out_where_the_scheme_implies_it(
+    port: int, tls: bool, expected: int | None
+) -> None:
+    spec = net.VirtualServiceSpec(
+        hosts=("a",),
+        http=(net.HTTPRoute(redirect=net.HTTPRedirect(derive_port="FROM_REQUEST_PORT")),),
+    )
+    table = table_from_virtual_service(
+        net.VirtualService(spec=spec), "cluster.local", lambda _key: None
+    ).value
+    assert table is not None
+    client = Client("mesh", "", (), port, tls)
+    nothing = Resolver(lambda _host: None, lambda _host: None)
+    (route,) = table_routes(table, client, nothing).routes
+    assert isinstance(route.action, Redirect)
+    assert route.action.port == expected
 
 
 def test_rules_that_nothing_can_reach_are_reported(mesh: Mesh, client: str) -> None:

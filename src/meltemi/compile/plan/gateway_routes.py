@@ -97,7 +97,11 @@ class Binder:
 
     def _client(self, bound: Bound) -> Client:
         return Client(
-            bound.gateway.name, self._scope.namespace, self._scope.labels, bound.server.port
+            gateway=bound.gateway.name,
+            namespace=self._scope.namespace,
+            labels=self._scope.labels,
+            port=bound.server.port,
+            tls=isinstance(bound.server.tls, Terminate),
         )
 
 
