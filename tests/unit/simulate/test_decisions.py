@@ -3,6 +3,7 @@
 import pytest
 
 from meltemi.compile import ir
+from meltemi.compile.plan.routes import ANYTHING
 from meltemi.model.route import Exact, NamedMatch, Prefix, Present, Redirect, Regex
 from meltemi.simulate import connections, hosts, matching, paths, patterns, rewriting
 from meltemi.simulate.request import Connection, Request, Speaks
@@ -103,10 +104,10 @@ def test_a_substitution_keeps_what_it_does_not_match() -> None:
 
 def test_a_redirect_keeps_the_query_unless_it_brings_one() -> None:
     asked = _asked(path="/a?x=1")
-    assert rewriting.location(asked, Redirect(path="/b"), forwarded_proto="http") == (
+    assert rewriting.location(asked, Redirect(path="/b"), ANYTHING, forwarded_proto="http") == (
         "http://shop/b?x=1"
     )
-    assert rewriting.location(asked, Redirect(path="/b?y"), forwarded_proto="http") == (
+    assert rewriting.location(asked, Redirect(path="/b?y"), ANYTHING, forwarded_proto="http") == (
         "http://shop/b?y"
     )
 
