@@ -13,6 +13,7 @@ from meltemi.compile import ir, names
 from meltemi.compile.plan import gateways as plan_gateways
 from meltemi.compile.plan.clusters import Behind, blocks_of, clusters, in_subset, is_original
 from meltemi.compile.plan.destinations import Client, Resolver
+from meltemi.compile.plan.dynamic import with_dynamic_hosts
 from meltemi.compile.plan.hosts import virtual_host
 from meltemi.compile.plan.locality import grouped, preference
 from meltemi.compile.plan.routes import default_route, table_routes
@@ -177,14 +178,17 @@ class Planner:
 
     def gateway(self, fetch: Fetch, scope: ScopeKey) -> plan_gateways.GatewayPlan:
         """All listeners and route configurations of a gateway scope."""
-        return plan_gateways.plan(
+        resolver = self.resolver(fetch, scope.namespace, scope.labels)
+        plan = plan_gateways.plan(
             scope,
             (*fetch.all(self._model.gateways), *fetch.all(self._model.ingress_gateways)),
             self._tables_of(fetch),
-            self.resolver(fetch, scope.namespace, scope.labels),
+            resolver,
             self._target_ports(fetch, scope),
             self.secrets_of(fetch, scope),
         )
+        listeners = with_dynamic_hosts(plan.listeners, plan.routes, resolver)
+        return plan._replace(listeners=listeners)
 
     def _tables_of(self, fetch: Fetch) -> Callable[[str], Sequence[RouteTable]]:
         def tables(gateway: str) -> Sequence[RouteTable]:

@@ -9,7 +9,7 @@ from meltemi.base.problems import Code
 from meltemi.base.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE
 
 from .conftest import SHOP, Mesh, pod, service
-from .test_compile import accepted, static_bootstrap
+from .test_compile import GATEWAY, accepted, static_bootstrap
 from .test_listeners import tcp_of
 
 EXTERNAL = """
@@ -352,3 +352,22 @@ def test_an_entry_says_where_it_is_and_who(mesh: Mesh, client: str) -> None:
     ]
     assert group["lb_endpoints"][0]["load_balancing_weight"] == 5
     assert "sa/vm" in str(mesh.sees(client, CLUSTER)[name])
+
+
+def test_a_gateway_resolves_wildcards_where_its_routes_lead_to_one(
+    mesh: Mesh, client: str, tmp_path: Path
+) -> None:
+    def resolves() -> bool:
+        (listener,) = [x for n, x in mesh.sees(front, LISTENER).items() if n.endswith("8080")]
+        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        return any("dynamic_forward_proxy" in f["name"] for f in manager["http_filters"])
+
+    mesh.apply(GATEWAY + "---" + WILD)
+    labels = {"istio": "ingress"}
+    front = mesh.connect("router", "10.44.9.9", "front-1", labels, namespace="istio-system")
+    assert not resolves()
+    leads = GATEWAY.replace("host: reviews, port: {number: 9080}", "host: '*.example.org'")
+    mesh.apply(leads.replace("'*.example.org'", "'*.example.org', port: {number: 80}"))
+    assert resolves()
+    accepted(mesh.protos, static_bootstrap(mesh, front), tmp_path)
+    mesh.graph.verify()
