@@ -307,6 +307,11 @@ async def test_keys_are_shown_nowhere(mesh: Mesh) -> None:
     assert "PRIVATE KEY" not in mesh.logs()
 
 
+async def test_commands_run_in_a_gateways_container(mesh: Mesh) -> None:
+    inside = ("exec", "-n", "istio-system", "deploy/istio-egressgateway", "--")
+    assert mesh.kubectl(*inside, "/bin/echo", "inside") == "inside\n"
+
+
 async def test_tcp_through_a_gateway(mesh: Mesh) -> None:
     where = (ingress_pod(mesh)["status"]["podIP"], 31400)
     with socket.create_connection(where, timeout=10) as connection:

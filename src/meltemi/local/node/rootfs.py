@@ -100,7 +100,7 @@ def _overlay(lower: str, target: str, upper: str, work: str) -> None:
 
 
 def _is_first_user_namespace() -> bool:
-    with open("/proc/self/uid_map", encoding="ascii") as file:
+    with open("/proc/self/uid_map", encoding="utf-8") as file:
         return file.read().split() == ["0", "0", "4294967295"]
 
 

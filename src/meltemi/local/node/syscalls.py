@@ -119,7 +119,7 @@ def no_new_privileges() -> None:
 
 def keep_capabilities(kept: frozenset[int]) -> None:
     """Give up every capability but these, for good, children included."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+    with open("/proc/sys/kernel/cap_last_cap", encoding="utf-8") as file:
         last = int(file.read())
     for capability in range(last + 1):
         if capability not in kept:

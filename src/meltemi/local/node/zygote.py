@@ -183,7 +183,7 @@ def _become(start: Start, fds: Sequence[int]) -> None:
         syscalls.die_with_parent(signal.SIGKILL)
         os.setsid()
         for path in start.cgroups:
-            with open(path, "w", encoding="ascii") as file:
+            with open(path, "w", encoding="utf-8") as file:
                 file.write("0")
         _enter_namespaces(start)
         for target, fd in enumerate(fds[:3]):
@@ -252,7 +252,7 @@ def _enter_namespaces(start: Start) -> None:
         return
     if start.network:
         syscalls.enter_path(start.network, syscalls.CLONE_NEWNET)
-        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", "w", encoding="ascii") as file:
+        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", "w", encoding="utf-8") as file:
             file.write("0")
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC)
     syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
