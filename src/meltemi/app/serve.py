@@ -189,6 +189,7 @@ class ControlPlane:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC)
+        gc.enable()
         self.discovery.ready.set()
         log.info("ready: serving proxies")
         return tasks

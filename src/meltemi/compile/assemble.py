@@ -45,6 +45,9 @@ COMMON = "common"
 Changes = dict[SetKey, dict[str, Resource | None]]
 
 
+Domains = tuple[str, ...]
+
+
 class _Scope:
     """What a scope's sets hold, by where it comes from."""
 
@@ -53,6 +56,8 @@ class _Scope:
         """By contributor: (kind of contribution, host)."""
         self.pieces: dict[str, dict[HostKey, Piece]] = defaultdict(dict)
         """Route configuration name to each host's piece."""
+        self.kept: dict[str, tuple[list[Domains], list[Domains]]] = {}
+        """Route configuration name to the domains its hosts want, and those they get."""
 
 
 class Assembler:
@@ -199,10 +204,15 @@ class Assembler:
         pieces = scope.pieces.get(name)
         if not pieces:
             scope.pieces.pop(name, None)
+            scope.kept.pop(name, None)
             self._contribute(key, ("route", name), key.owner, ())
             return
         ordered = [pieces[host] for host in sorted(pieces)]
-        kept = without_duplicates([piece.domains for piece in ordered])
+        wanted = [piece.domains for piece in ordered]
+        before, kept = scope.kept.get(name, ([], []))
+        if wanted != before:
+            kept = without_duplicates(wanted)
+            scope.kept[name] = (wanted, kept)
         bodies = [
             piece.body
             if domains == piece.domains

@@ -140,10 +140,20 @@ class Order:
         clusters = self._types.get(CLUSTER)
         if clusters is None:
             return set()
-        lacking = {name for name in resource.clusters if not self._is_usable(clusters, name)}
+        doubtful = resource.clusters - self._surely_usable(clusters, resource)
+        lacking = {name for name in doubtful if not self._is_usable(clusters, name)}
         for name in resource.clusters - lacking if self._lacked else ():
             self._lacked.pop(name, None)
         return lacking | self._strangers(clusters, resource)
+
+    def _surely_usable(self, clusters: Subscription, resource: Wrapped) -> set[str]:
+        """Those taken together with endpoints of the same name, which nearly all are: a route
+        configuration names thousands, so they are found by whole sets."""
+        endpoints = self._types.get(ENDPOINT)
+        if endpoints is None:
+            return set()
+        taken = resource.clusters.intersection(clusters.has).intersection(endpoints.has)
+        return set(taken.difference(clusters.flight))
 
     def _is_usable(self, clusters: Subscription, name: str) -> bool:
         is_leaving = clusters.flight.get(name, "") is None
