@@ -1,11 +1,13 @@
 """Mutual TLS between real sidecars: on the wire, by policy, and while certificates change."""
 
 import asyncio
+import ipaddress
 import json
 import re
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +100,22 @@ async def test_strict_refuses_plaintext_and_permissive_serves_it(mesh: Mesh) -> 
         assert mesh.kubectl(*ask) == "200"
     finally:
         mesh.kubectl("delete", "pod/plain", "--now")
+
+
+def listening() -> set[str]:
+    """The IPv4 addresses that this network namespace listens on."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    words = [fields[1].partition(":")[0] for fields in lines if fields[3] == "0A"]
+    return {str(ipaddress.ip_address(bytes.fromhex(word)[::-1])) for word in words}
+
+
+async def test_the_sockets_of_the_mesh_are_closed_to_others(mesh: Mesh) -> None:
+    for path in (mesh.data / "run" / "control.sock", mesh.data / "run" / "node.sock"):
+        assert path.stat().st_mode & 0o077 == 0
+    for path in (mesh.data, mesh.data / "run", mesh.data / "kubeconfig"):
+        assert path.stat().st_mode & 0o077 == 0
+    outside = {a for a in listening() if not ipaddress.ip_address(a).is_loopback}
+    assert outside <= {"10.44.0.1"}, "only the pods' resolver is not on loopback"
 
 
 async def test_tokens_and_keys_stay_out_of_logs(mesh: Mesh) -> None:

@@ -10,7 +10,7 @@ The waits are per name and per proxy. Time comes from the caller; a wait that is
 `due`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 
 from meltemi.base.resource import CLUSTER, ENDPOINT
 from meltemi.xds.messages import Wrapped
@@ -140,20 +140,26 @@ class Order:
         clusters = self._types.get(CLUSTER)
         if clusters is None:
             return set()
-        doubtful = resource.clusters - self._surely_usable(clusters, resource)
-        lacking = {name for name in doubtful if not self._is_usable(clusters, name)}
+        lacking = {
+            name
+            for name in self._doubtful(clusters, resource)
+            if not self._is_usable(clusters, name)
+        }
         for name in resource.clusters - lacking if self._lacked else ():
             self._lacked.pop(name, None)
         return lacking | self._strangers(clusters, resource)
 
-    def _surely_usable(self, clusters: Subscription, resource: Wrapped) -> set[str]:
-        """Those taken together with endpoints of the same name, which nearly all are: a route
-        configuration names thousands, so they are found by whole sets."""
+    def _doubtful(self, clusters: Subscription, resource: Wrapped) -> Set[str]:
+        """All but those that were taken together with endpoints of the same name, which nearly all
+        are: a route configuration names thousands, so they are found by whole sets."""
         endpoints = self._types.get(ENDPOINT)
+        named = resource.clusters
         if endpoints is None:
-            return set()
-        taken = resource.clusters.intersection(clusters.has).intersection(endpoints.has)
-        return set(taken.difference(clusters.flight))
+            return named
+        taken, filled = clusters.has.keys(), endpoints.has.keys()
+        if not clusters.flight and named <= taken and named <= filled:
+            return frozenset()
+        return named - ((named & taken & filled) - clusters.flight.keys())
 
     def _is_usable(self, clusters: Subscription, name: str) -> bool:
         is_leaving = clusters.flight.get(name, "") is None
