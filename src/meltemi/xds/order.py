@@ -12,7 +12,7 @@ The waits are per name and per proxy. Time comes from the caller; a wait that is
 
 from collections.abc import Callable, Iterable, Mapping, Set
 
-from meltemi.base.resource import CLUSTER, ENDPOINT
+from meltemi.base.resource import CLUSTER, ENDPOINT, ROUTE
 from meltemi.xds.messages import Wrapped
 from meltemi.xds.subscription import CLIENTS, Subscription
 
@@ -95,6 +95,16 @@ class Order:
             return False
         found.parked.add(name)
         return True
+
+    def holds_host(self, name: str) -> bool:
+        """Whether a virtual host that is gone must stay: the route configuration that asked for it
+        is about to be replaced by one that has it."""
+        routes = self._types.get(ROUTE)
+        configuration = name.partition("/")[0]
+        current = self._current(ROUTE, configuration)
+        if routes is None or current is None or configuration not in routes.has:
+            return False
+        return routes.has[configuration] != current.version
 
     def _may_use(self, client: str, name: str, cluster: str) -> bool:
         """Whether what the proxy has under a name may lead to a cluster."""

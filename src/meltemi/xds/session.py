@@ -160,6 +160,8 @@ class Session:
                     continue
                 if name in found.coming:
                     continue  # It is being compiled; the request it is for waits.
+                if type_url == VIRTUAL_HOST and self._order.holds_host(name):
+                    continue
                 if name not in found.has and not self._is_awaited(type_url, name):
                     found.settle(name)
                     found.rejected.pop(name, None)

@@ -316,6 +316,28 @@ def test_a_virtual_host_that_is_being_made_is_waited_for(will_be: bool) -> None:
     assert [set(r.resources) for r in answers()] == [{"80/a"}]
 
 
+def test_a_virtual_host_stays_until_its_configuration_has_it_inside() -> None:
+    world = serving()
+    session = DeltaSession(NODE, world.cache, lambda: None, lambda _names: False)
+    world.cache.open(session)
+    world.change(
+        views={NODE: ProxyView(NODE, tuple(SetKey(t, "s") for t in (*TYPES, VIRTUAL_HOST)))}
+    )
+    world.change(names_clusters(VIRTUAL_HOST, "l/a", ()))
+    route, host = (world.cache.get(NODE, t, n) for t, n in ((ROUTE, "l"), (VIRTUAL_HOST, "l/a")))
+    assert route is not None
+    assert host is not None
+    session.on_request(DeltaRequest(ROUTE, ("l",), (), {"l": route.version}, "", None))
+    session.on_request(DeltaRequest(VIRTUAL_HOST, ("l/a",), (), {"l/a": host.version}, "", None))
+    world.change(names_clusters(ROUTE, "l", (A,), "whole"), gone={"l/a": VIRTUAL_HOST})
+    sent = [Response(body) for body in session.flush(world.now)]
+    assert [r.type_url for r in sent if r.resources or r.removed] == [ROUTE]
+    session.on_request(DeltaRequest(ROUTE, (), (), {}, sent[0].nonce, None))
+    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), {}, "1", None))
+    sent = [Response(body) for body in session.flush(world.now)]
+    assert [r.removed for r in sent] == [["l/a"]]
+
+
 NAMES = [f"outbound|80|v{i}|a.default" for i in range(3)]
 STEPS = ("ask", "answer", "take", "subset", "route", "time", "reconnect", "bad")
 WEIGHTS = (30, 30, 30, 8, 8, 6, 1, 1)
