@@ -35,56 +35,45 @@ def components(
     `porter`: the socket of the one who opens further ports outside, where there is one.
     """
     console, ingress, api, ingress_tls = fds[:4]
-    data, config = str(home.root), str(home.kubeconfig)
-    ports = home.ports()
-    node = [
-        "--data",
-        data,
-        "--publish",
-        f"{ports.ingress if ports else 0}={ingress}:{_INGRESS}:80",
-        "--publish",
-        f"{ports.ingress_https if ports else 0}={ingress_tls}:{_INGRESS}:443",
-    ]
-    if images:
-        node += ["--images", images]
+    api_fds = (api, *fds[4:])
+    node = _node_options(home, ingress, ingress_tls, images)
     node_fds = [ingress, ingress_tls]
     if porter is not None:
         node += ["--porter", str(porter)]
         node_fds.append(porter)
-    api_fds = (api, *fds[4:])
+    api_options = [part for fd in api_fds for part in ("--fd", str(fd))]
+    control = _control_options(home, console, cert_lifetime)
+    data = ("--data", str(home.root))
     return (
         Component(
-            "apiserver",
-            python_module(
-                "meltemi.local.apiserver",
-                "--data",
-                data,
-                *(part for fd in api_fds for part in ("--fd", str(fd))),
-            ),
-            tuple(api_fds),
+            "apiserver", python_module("meltemi.local.apiserver", *data, *api_options), api_fds
         ),
         Component(
-            "control-plane",
-            python_module(
-                "meltemi.cli.main",
-                "serve",
-                "--kubeconfig",
-                config,
-                "--run-dir",
-                str(home.run),
-                "--xds-socket",
-                str(home.xds_socket),
-                "--webhook-url",
-                "https://127.0.0.1:15017",
-                "--console-fd",
-                str(console),
-                "--cert-lifetime",
-                str(cert_lifetime),
-            ),
-            (console,),
+            "control-plane", python_module("meltemi.cli.main", "serve", *control), (console,)
         ),
-        Component("node", python_module("meltemi.local.node", *node), tuple(node_fds)),
+        Component("node", python_module("meltemi.local.node", *data, *node), tuple(node_fds)),
     )
+
+
+def _control_options(home: Home, console: int, cert_lifetime: float) -> list[str]:
+    return [
+        *("--kubeconfig", str(home.kubeconfig)),
+        *("--run-dir", str(home.run)),
+        *("--xds-socket", str(home.xds_socket)),
+        *("--webhook-url", "https://127.0.0.1:15017"),
+        *("--console-fd", str(console)),
+        *("--cert-lifetime", str(cert_lifetime)),
+    ]
+
+
+def _node_options(home: Home, ingress: int, ingress_tls: int, images: str | None) -> list[str]:
+    ports = home.ports()
+    plain, tls = (ports.ingress, ports.ingress_https) if ports else (0, 0)
+    options = [
+        *("--publish", f"{plain}={ingress}:{_INGRESS}:80"),
+        *("--publish", f"{tls}={ingress_tls}:{_INGRESS}:443"),
+    ]
+    return [*options, "--images", images] if images else options
 
 
 def _enter(api_fd: int) -> socket.socket:

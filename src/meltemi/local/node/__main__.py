@@ -109,38 +109,21 @@ async def run(options: Options) -> None:
 async def _serve(
     machine: Machine, stack: AsyncExitStack, options: Options, stopping: asyncio.Event
 ) -> None:
-    client, table, objects = machine.client, machine.services, machine.objects
-    spread = random.Random()
-
-    def deliver_claims(events: Sequence[Event]) -> None:
-        machine.claims.deliver(events)
-        objects.deliver(())
-
+    client, table, spread = machine.client, machine.services, random.Random()
+    early = _informers(machine, spread)
     async with asyncio.TaskGroup() as group:
         pods = Pods(machine, group)
         api = Api(machine, pods.find, pods.all)
         await _listen(machine.home.node_socket, api.application(), stack)
-        server, entries = machine.names, machine.entries
         balancer = Balancer(client, table, options.porter, machine.events)
-        early = [
-            Informer(client, Selection(kind), deliver, random=spread)
-            for kind, deliver in (
-                ("Service", table.deliver),
-                ("EndpointSlice", table.deliver),
-                ("ServiceEntry", entries.deliver),
-                ("ConfigMap", objects.deliver),
-                ("Secret", objects.deliver),
-                ("PersistentVolumeClaim", deliver_claims),
-            )
-        ]
-        server.know(
+        machine.names.know(
             lambda ip: next((w.key.namespace for w in pods.all() if w.ip == ip), ""),
             lambda: all(informer.synced.is_set() for informer in early),
         )
         tasks = [
             *(informer.run() for informer in early),
             machine.events.run(),
-            server.serve(machine.host_ip),
+            machine.names.serve(machine.host_ip),
             _keep_vips(table, machine.network.subnet),
             *(publish.serve(p, table) for p in options.published),
             controllers.run(client, machine.clock, NODE, spread),
@@ -163,6 +146,27 @@ async def _serve(
         )
         for task in late:
             group.create_task(task, name="node")
+
+
+def _informers(machine: Machine, spread: random.Random) -> Sequence[Informer]:
+    """What has to be known before the first pod starts."""
+
+    def deliver_claims(events: Sequence[Event]) -> None:
+        machine.claims.deliver(events)
+        # Volumes that wait for objects wait for claims, too.
+        machine.objects.deliver(())
+
+    return [
+        Informer(machine.client, Selection(kind), deliver, random=spread)
+        for kind, deliver in (
+            ("Service", machine.services.deliver),
+            ("EndpointSlice", machine.services.deliver),
+            ("ServiceEntry", machine.entries.deliver),
+            ("ConfigMap", machine.objects.deliver),
+            ("Secret", machine.objects.deliver),
+            ("PersistentVolumeClaim", deliver_claims),
+        )
+    ]
 
 
 class _Stopped(Exception):

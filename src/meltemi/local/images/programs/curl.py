@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import ssl
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,18 @@ from yarl import URL
 
 _RESOLVE, _CONNECT, _HTTP, _TIMEOUT, _RECEIVE = 6, 7, 22, 28, 56
 """Exit codes that scripts know."""
+_PASSING = (_RESOLVE, _CONNECT, _TIMEOUT, _RECEIVE)
+"""Failures that another try may mend."""
+_RETRY_PAUSE = 1.0
 
 
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     try:
-        options, _ = _parser().parse_known_args(argv)
+        options, unknown = _parser().parse_known_args(argv)
     except SystemExit:
+        return 2
+    if unknown:
+        print(f"curl: option {unknown[0]}: the built-in curl has no such option", file=sys.stderr)
         return 2
     if not options.urls:
         print("curl: no URL specified", file=sys.stderr)
@@ -30,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     add("urls", nargs="*")
     for flag in ("-s --silent", "-S --show-error", "-I --head", "-i --include", "-k --insecure",
                  "-L --location", "-f --fail", "-v --verbose", "-g --globoff",
-                 "-N --no-buffer"):  # fmt: skip
+                 "-N --no-buffer", "--http1.1", "--compressed", "-4 --ipv4"):  # fmt: skip
         add(*flag.split(), action="store_true")
     add("-o", "--output")
     add("-w", "--write-out", default="")
@@ -38,7 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     add("-A", "--user-agent")
     add("-b", "--cookie")
     add("-H", "--header", action="append", default=[])
-    add("-d", "--data", "--data-raw", action="append", default=[])
+    add("-d", "--data", "--data-raw", "--data-binary", action="append", default=[])
+    add("-u", "--user", default="")
+    add("-e", "--referer", default="")
+    add("--cacert", default="")
+    add("--retry", type=int, default=0)
     add("-m", "--max-time", type=float, default=None)
     add("--connect-timeout", type=float, default=None)
     return parser
@@ -46,11 +57,19 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(options: argparse.Namespace) -> int:
     limits = aiohttp.ClientTimeout(total=options.max_time, sock_connect=options.connect_timeout)
-    connector = aiohttp.TCPConnector(ssl=not options.insecure, force_close=False)
+    trust: ssl.SSLContext | bool = not options.insecure
+    if options.cacert and not options.insecure:
+        trust = ssl.create_default_context(cafile=options.cacert)
+    connector = aiohttp.TCPConnector(ssl=trust)
     code = 0
     async with aiohttp.ClientSession(timeout=limits, connector=connector) as session:
         for url in options.urls:
-            code = await _get(session, options, url) or code
+            for left in reversed(range(options.retry + 1)):
+                failure = await _get(session, options, url)
+                if failure not in _PASSING or not left:
+                    break
+                await asyncio.sleep(_RETRY_PAUSE)
+            code = failure or code
     return code
 
 
@@ -102,6 +121,11 @@ def _headers(options: argparse.Namespace) -> dict[str, str]:
     headers = {"User-Agent": options.user_agent or "curl/8.0", "Accept": "*/*"}
     if options.cookie:
         headers["Cookie"] = options.cookie
+    if options.referer:
+        headers["Referer"] = options.referer
+    if options.user:
+        name, _, password = options.user.partition(":")
+        headers["Authorization"] = aiohttp.encode_basic_auth(name, password)
     if options.data:
         headers["Content-Type"] = "application/x-www-form-urlencoded"
     for line in options.header:

@@ -36,7 +36,7 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 1
 
 
-def _load(argv: Sequence[str]) -> int:
+def load_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fortio load")
     parser.add_argument("url")
     parser.add_argument("-c", type=int, default=4)
@@ -51,8 +51,12 @@ def _load(argv: Sequence[str]) -> int:
     parser.add_argument("-loglevel", default="info")
     for flag in ("-quiet", "-allow-initial-errors", "-k", "-keepalive", "-a"):
         parser.add_argument(flag, nargs="?", const="true", default="true")
+    return parser
+
+
+def _load(argv: Sequence[str]) -> int:
     try:
-        options = parser.parse_args(_joined(argv))
+        options = load_options().parse_args(_joined(argv))
         load = Load(options)
     except ValueError as error:
         print(f"fortio: {error}", file=sys.stderr)

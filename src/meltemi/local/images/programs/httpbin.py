@@ -215,7 +215,7 @@ class Httpbin:
 
     async def _basic(self, request: web.Request) -> web.Response:
         user, password = request.match_info["user"], request.match_info["password"]
-        wanted = aiohttp.BasicAuth(user, password).encode()
+        wanted = aiohttp.encode_basic_auth(user, password)
         if request.headers.get("Authorization") == wanted:
             return _answer({"authenticated": True, "user": user})
         if request.path.startswith("/hidden"):
