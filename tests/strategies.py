@@ -132,7 +132,11 @@ class Routes(Shapes):
 
     def match(self) -> SearchStrategy[Json]:
         text = self.word("x", "jason", "http", "GET", "reviews")
-        conditions = self.headers(self.string_match(text, present=True))
+        conditions = st.dictionaries(
+            self.word(*NAMES, "@request.auth.claims.group"),
+            self.string_match(text, present=True),
+            max_size=2,
+        )
         return optional(
             name=self.word("m1"),
             uri=self.string_match(self.word(*PATHS)),

@@ -23,7 +23,7 @@ from .given import Given
 from .real.lab import Lab
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-EXAMPLES = 60
+EXAMPLES = 40
 
 _GATEWAY = {
     "apiVersion": "networking.istio.io/v1",
