@@ -5,7 +5,7 @@ Everything is decided and ordered here; `envoy/` only writes it down. The simula
 
 import datetime
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -77,11 +77,6 @@ class EndpointGroup(msgspec.Struct, frozen=True):
     endpoints: tuple[Endpoint, ...]
 
 
-def preferred(groups: Iterable[EndpointGroup]) -> tuple[Endpoint, ...]:
-    """The endpoints of the first priority."""
-    return tuple(e for group in groups if group.priority == 0 for e in group.endpoints)
-
-
 class Cluster(msgspec.Struct, frozen=True):
     name: str
     host: str
@@ -104,22 +99,12 @@ class Cluster(msgspec.Struct, frozen=True):
     groups: tuple[EndpointGroup, ...] = ()
     """What Envoy resolves; only of clusters found by DNS."""
 
-    @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """Those of them that take traffic while none has failed."""
-        return preferred(self.groups)
-
 
 class Assignment(msgspec.Struct, frozen=True):
     """The endpoints of one cluster: those that may take traffic."""
 
     cluster: str
     groups: tuple[EndpointGroup, ...]
-
-    @property
-    def preferred(self) -> tuple[Endpoint, ...]:
-        """Those that take traffic while none has failed."""
-        return preferred(self.groups)
 
 
 class Match(msgspec.Struct, frozen=True):

@@ -14,10 +14,16 @@ from meltemi.compile.settings import MESH, MeshSettings, settings_view
 from meltemi.flow import Graph, Source
 from meltemi.model.build import Domain, Model, build
 from meltemi.model.endpoints import WORKLOAD_BY_ADDRESS
+from meltemi.model.mesh import SCOPE_ANNOTATION
 from meltemi.model.objects import Objects, objects
 from meltemi.model.workload import Workload
 
 Raw = Mapping[ObjectKey, bytes]
+
+
+_LEARNED = {"ANNOTATIONS": {SCOPE_ANNOTATION: "full"}}
+"""A proxy that learns services at their first use is asked about as if it had learned them: the
+first request waits until it has."""
 
 
 class UnknownWorkload(LookupError):
@@ -99,6 +105,7 @@ def node_of(workload: Workload, domain: str) -> NodeInfo:
         name=name,
         domain=suffix,
         labels=workload.labels,
+        metadata=_LEARNED,
         reads_secrets=workload.is_gateway,
     )
 

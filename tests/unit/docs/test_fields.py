@@ -38,6 +38,19 @@ def test_every_row_says_what_and_names_tests_that_exist(kind: str) -> None:
     assert not found, "\n".join(found)
 
 
+REQUIRED = frozenset(
+    {
+        "VirtualService", "DestinationRule", "Gateway", "ServiceEntry", "WorkloadEntry",
+        "WorkloadGroup", "Sidecar", "ProxyConfig", "EnvoyFilter", "MeshConfig",
+    }
+)  # fmt: skip
+
+
+def test_every_kind_of_traffic_management_has_a_table() -> None:
+    missing = REQUIRED - TABLES.keys()
+    assert not missing, f"docs/fields has no table of {sorted(missing)}"
+
+
 def _exists(reference: str) -> bool:
     path, _, name = reference.partition("::")
     file = ROOT / path
