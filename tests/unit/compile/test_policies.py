@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from meltemi.base.problems import Code
 from meltemi.base.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE
 
 from .conftest import SHOP, Mesh
@@ -331,7 +332,9 @@ def test_credentials_are_for_gateways_and_for_sidecars_that_are_selected(
     authority = common["combined_validation_context"]["validation_context_sds_secret_config"]
     assert authority["name"] == "kubernetes://outside-cacert"
     assert authority["sds_config"]["initial_fetch_timeout"] == "5s"
-    assert [p.path for p in mesh.graph.problems()] == ["spec.trafficPolicy.tls.credentialName"]
+    found = {(p.code, p.path) for p in mesh.graph.problems()}
+    path = "spec.trafficPolicy.tls.credentialName"
+    assert found == {(Code.NOT_SUPPORTED, path), (Code.UNKNOWN_SECRET, path)}
     mesh.apply(rule(CREDENTIAL, more="workloadSelector: {matchLabels: {app: ratings}}"))
     assert at(mesh.sees(client, CLUSTER)[NAME], COMMON) == common
     mesh.graph.verify()
