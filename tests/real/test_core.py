@@ -210,11 +210,11 @@ async def test_a_sidecar_learns_what_it_uses_at_the_first_request(mesh: Mesh) ->
     assert any(name.endswith("|v3|reviews.default.svc.cluster.local") for name in known)
     assert not any("details" in name for name in known)
     await until(lambda: "reviews" in mesh.kubectl("get", "cm", "-n", "istio-system", "-o", "json"))
-    mesh.kubectl("delete", "pod", pod())
+    mesh.kubectl("delete", "pod", pod(), "--grace-period=1")
     mesh.kubectl("rollout", "status", "deploy/client", "--timeout=60s")
     assert any("reviews" in name for name in clusters()), "it starts warm"
-    mesh.kubectl("delete", "deploy,svc", "httpbin", "--ignore-not-found")
-    mesh.kubectl("delete", "deploy", "client")
+    mesh.kubectl("delete", "deploy,svc", "httpbin", "--ignore-not-found", "--wait=false")
+    mesh.kubectl("delete", "deploy", "client", "--wait=false")
 
 
 async def test_sidecars_are_suggested_from_traffic(mesh: Mesh) -> None:
