@@ -234,10 +234,17 @@ def test_what_a_destination_rule_may_not_say(policy: str, path: str) -> None:
             "loadBalancer: {simple: RANDOM, warmupDurationSecs: 1s}",
             "loadBalancer.warmupDurationSecs",
         ),
-        ("tls: {mode: SIMPLE, credentialName: x}", "tls.credentialName"),
     ],
 )
 def test_what_a_destination_rule_says_in_vain(policy: str, path: str) -> None:
     body = yaml.safe_dump({"host": "a", "trafficPolicy": yaml.safe_load(policy)})
     found = findings(body, "DestinationRule")
     assert found == {f"spec.trafficPolicy.{path}": Severity.WARNING}
+
+
+def test_who_uses_a_secret_is_said() -> None:
+    spec = "host: a\ntrafficPolicy: {tls: {mode: SIMPLE, credentialName: x}}"
+    path = "spec.trafficPolicy.tls.credentialName"
+    assert findings(spec, "DestinationRule") == {path: Severity.INFO}
+    selecting = spec + "\nworkloadSelector: {matchLabels: {a: b}}"
+    assert findings(selecting, "DestinationRule") == {}

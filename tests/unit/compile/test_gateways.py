@@ -10,7 +10,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.certificates import Authority, Signed, tls_secret
 
-from meltemi.base.problems import Code, Problem
+from meltemi.base.problems import Code, Problem, Severity
 from meltemi.base.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from meltemi.compile import names
 
@@ -66,7 +66,9 @@ class Front:
         return {domain: host for host in found for domain in host["domains"]}
 
     def problems(self) -> list[Problem]:
-        return list(self.mesh.graph.problems())
+        """What is wrong; not what is only good to know."""
+        found = self.mesh.graph.problems()
+        return [p for p in found if p.severity is not Severity.INFO]
 
 
 @pytest.fixture

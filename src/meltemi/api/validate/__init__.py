@@ -95,6 +95,6 @@ def ignored(obj: Object) -> Iterator[Finding]:
 
 def _problem(about: ObjectKey, finding: Finding) -> Problem:
     if isinstance(finding, Advice):
-        return Problem(finding.code, Severity.WARNING, about, finding.path, finding.message)
+        return Problem(finding.code, finding.severity, about, finding.path, finding.message)
     path, message = finding
     return Problem(Code.BAD_VALUE, Severity.ERROR, about, path, message)

@@ -7,7 +7,7 @@ from meltemi.api import networking as net
 from meltemi.api.validate import words
 from meltemi.api.validate.load_balancer import load_balancer
 from meltemi.api.validate.words import LABEL, Advice, Finding
-from meltemi.base.problems import Code
+from meltemi.base.problems import Code, Severity
 
 _CLIENT_TLS = ("DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL")
 _MOST_REQUESTS = 1 << 29
@@ -57,6 +57,7 @@ def _gateways_only(spec: net.DestinationRuleSpec) -> Iterator[Finding]:
                     f"{where}.tls.credentialName",
                     "only gateways use it: a sidecar needs a rule with workloadSelector, and "
                     "sends plaintext here",
+                    severity=Severity.INFO,
                 )
 
 

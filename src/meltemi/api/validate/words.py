@@ -9,7 +9,7 @@ from typing import NamedTuple
 import re2
 
 from meltemi.api import networking as net
-from meltemi.base.problems import Code
+from meltemi.base.problems import Code, Severity
 
 LONGEST_REGEX = 1024
 LARGEST_PROGRAM = 32768
@@ -27,11 +27,12 @@ _LONGEST = datetime.timedelta(days=3650)
 
 
 class Advice(NamedTuple):
-    """A finding that does not refuse the object: a warning."""
+    """A finding that does not refuse the object: a warning, or something good to know."""
 
     path: str
     message: str
     code: Code = Code.NOT_SUPPORTED
+    severity: Severity = Severity.WARNING
 
 
 Finding = tuple[str, str] | Advice
