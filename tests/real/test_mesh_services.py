@@ -35,7 +35,8 @@ metadata:
   labels: {app: caller}
   annotations: {proxy.istio.io/config: '{"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"}}'}
 spec:
-  containers: [{name: main, image: python, args: ["-c", "import time; time.sleep(1e6)"]}]
+  containers:
+  - {name: main, image: python, command: [python3, "-c", "import time; time.sleep(1e6)"]}
 ---
 apiVersion: v1
 kind: Pod
