@@ -37,10 +37,11 @@ def main() -> None:
     if options.child:
         asyncio.run(_measure(options.names[0]))
         return
-    print(machine())
+    where = machine()
+    print(where)
     found = {name: _in_child(name) for name in options.names or BENCHES}
     if options.markdown:
-        options.markdown.write_text(_document(found))
+        options.markdown.write_text(_document(where, found))
     if not all(found.values()):
         raise SystemExit(1)
 
@@ -68,13 +69,13 @@ def _in_child(name: str) -> list[Figure]:
     return figures
 
 
-def _document(found: dict[str, list[Figure]]) -> str:
+def _document(where: str, found: dict[str, list[Figure]]) -> str:
     """The figures as docs/benchmarks.md holds them."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     parts = [
         "# Benchmarks\n",
-        f"`make bench` on {today}: {machine()}, Python {sys.version.split()[0]}. Other programs",
-        "may have run beside it. `share` is the part of the aim that was used: below 1 is good.\n",
+        f"`make bench` on {today}: {where}, Python {sys.version.split()[0]}.",
+        "`share` is the part of the aim that was used: below 1 is good.\n",
     ]
     for name, figures in found.items():
         parts += [f"## {name}: {BENCHES[name]}\n", "| what | figure | aim | share |"]

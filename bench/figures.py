@@ -52,13 +52,15 @@ def _number(value: float) -> str:
 
 
 def machine() -> str:
-    """The machine, in one line."""
+    """The machine, and how busy others keep it, in one line."""
     model = "unknown processor"
     for text in Path("/proc/cpuinfo").read_text().splitlines():
         if text.startswith("model name"):
             model = text.partition(":")[2].strip()
             break
-    return f"{len(os.sched_getaffinity(0))} cores of {model}, Linux {os.uname().release}"
+    cores = len(os.sched_getaffinity(0))
+    busy = f"load average {os.getloadavg()[1]:.1f} before it began"
+    return f"{cores} cores of {model}, Linux {os.uname().release}, {busy}"
 
 
 def resident_mib() -> float:
