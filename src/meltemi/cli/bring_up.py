@@ -53,7 +53,10 @@ async def _bring_up(home: Home, process: subprocess.Popen[bytes], demo: str | No
             await deployer.deploy("gateway/ingressgateway.yaml")
             if demo:
                 await deployer.deploy_demo(demo)
+                await deployer.available()
             await deployer.gateway_answers(home.ports())
+            if demo:
+                await deployer.deploy_traffic()
 
 
 async def _until(

@@ -17,8 +17,9 @@ _BOOKINFO = (
     "bookinfo/platform/bookinfo.yaml",
     "bookinfo/networking/destination-rule-all.yaml",
     "bookinfo/networking/bookinfo-gateway.yaml",
-    "traffic.yaml",
 )
+_TRAFFIC = "traffic.yaml"
+_POLL = 0.05
 
 
 def samples() -> Path:
@@ -41,7 +42,7 @@ class Deployer:
                 await self._client.apply(document, manager="meltemi-up")
 
     async def deploy_demo(self, name: str) -> None:
-        """Bookinfo in the namespace default, with sidecars, a gateway and traffic."""
+        """Bookinfo in the namespace default, with sidecars and a gateway."""
         assert name == "bookinfo"
         await self._client.apply(
             {
@@ -52,6 +53,18 @@ class Deployer:
             manager="meltemi-up",
         )
         await self.deploy(*_BOOKINFO)
+
+    async def deploy_traffic(self) -> None:
+        """A visitor; it comes when everything is there, so that the graph starts without errors."""
+        await self.deploy(_TRAFFIC)
+        await self.available()
+
+    async def available(self) -> None:
+        """Wait until every Deployment has all its pods available."""
+        while True:
+            if all(map(_is_available, await self._client.list("Deployment"))):
+                return
+            await asyncio.sleep(_POLL)
 
     async def gateway_answers(self, ports: Ports | None, *, path: str = "/productpage") -> None:
         """Wait for the ingress to answer: 200 with the demo, anything without."""
@@ -68,7 +81,7 @@ class Deployer:
                 except aiohttp.ClientError:
                     if not gateways:
                         return
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(_POLL)
 
 
 @asynccontextmanager
@@ -76,6 +89,13 @@ async def deployer(kubeconfig: Path) -> AsyncIterator[Deployer]:
     """A deployer for the API that the kubeconfig names."""
     async with Client(access_from_file(kubeconfig)) as client:
         yield Deployer(client)
+
+
+def _is_available(deployment: dict[str, Any]) -> bool:
+    status = deployment.get("status") or {}
+    seen: bool = status.get("observedGeneration") == deployment["metadata"]["generation"]
+    ready: int = status.get("availableReplicas", 0)
+    return seen and ready >= deployment["spec"]["replicas"]
 
 
 def _documents(path: Path) -> Iterable[dict[str, Any]]:
