@@ -96,13 +96,12 @@ def access_log(settings: MeshSettings) -> list[Json]:
     return [{"name": "envoy.access_loggers.file", "typed_config": logger}]
 
 
-def connection_manager(
-    plan: ir.Http, *, side: ir.Side, loggers: Sequence[Json], routes: str | Json, paths: Paths
-) -> Json:
-    """An HTTP connection manager. `routes`: an RDS name, or a whole configuration.
+def connection_manager(plan: ir.Http, *, side: ir.Side, paths: Paths) -> Json:
+    """An HTTP connection manager, without its access logs and without routes of its own.
 
     At the edge it faces strangers, so it sanitises what they claim about themselves.
     """
+    routes = plan.routes
     edge = side is ir.Side.EDGE
     passes = side is ir.Side.CLIENT
     entries = _INBOUND_FILTERS if side is ir.Side.SERVER else _OUTBOUND_FILTERS
@@ -116,10 +115,8 @@ def connection_manager(
     if plan.dynamic_hosts:
         http_filters.insert(-1, _dynamic_hosts())
     config: Json = {
-        "@type": f"{TYPE}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": plan.prefix,
         "http_filters": http_filters,
-        "access_log": list(loggers),
         "use_remote_address": edge,
         "generate_request_id": True,
         **_path_rules(paths, edge=edge),
@@ -145,9 +142,7 @@ def connection_manager(
         config["set_current_client_cert_details"] = {"subject": True, "dns": True, "uri": True}
     if isinstance(routes, str):
         config["rds"] = {"route_config_name": routes, "config_source": _ADS}
-    else:
-        config["route_config"] = routes
-    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": config}
+    return config
 
 
 def _path_rules(paths: Paths, *, edge: bool) -> Json:
@@ -184,11 +179,8 @@ DNS_CACHE: Json = {"name": "dynamic_hosts", "dns_lookup_family": "V4_PREFERRED"}
 """Shared by every filter and cluster that resolves hosts of requests: Envoy wants them equal."""
 
 
-def tcp(plan: ir.Tcp, *, loggers: Sequence[Json], mutual: bool = False) -> list[Json]:
-    """The filters of a TCP chain.
-
-    `mutual`: it waits for the handshake, so that the peer is known in metrics.
-    """
+def before_tcp(plan: ir.Tcp) -> list[Json]:
+    """The filters of a TCP chain that stand before its proxy."""
     found: list[Json] = []
     config: Json
     if plan.mongo:
@@ -206,7 +198,6 @@ def tcp(plan: ir.Tcp, *, loggers: Sequence[Json], mutual: bool = False) -> list[
         found.append({"name": f"envoy.filters.network.{kind}", "typed_config": config})
     elif plan.forward is None:
         found.append(_cluster_by_sni())
-    found.append(_tcp_proxy(plan, loggers, mutual=mutual))
     return found
 
 
@@ -243,11 +234,13 @@ def _mark_tcp() -> Json:
     }
 
 
-def _tcp_proxy(plan: ir.Tcp, loggers: Sequence[Json], *, mutual: bool) -> Json:
+def tcp_proxy(plan: ir.Tcp, *, mutual: bool) -> Json:
+    """A TCP proxy, without its access logs.
+
+    `mutual`: it waits for the handshake, so that the peer is known in metrics.
+    """
     config: Json = {
-        "@type": f"{TYPE}.network.tcp_proxy.v3.TcpProxy",
         "stat_prefix": plan.prefix,
-        "access_log": list(loggers),
         "access_log_options": {"flush_access_log_on_connected": True},
     }
     forward = plan.forward
@@ -258,7 +251,7 @@ def _tcp_proxy(plan: ir.Tcp, loggers: Sequence[Json], *, mutual: bool) -> Json:
     if mutual:
         config["upstream_connect_mode"] = "ON_DOWNSTREAM_TLS_HANDSHAKE"
         config["max_early_data_bytes"] = 65536
-    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+    return config
 
 
 def _forward(forward: ir.L4Forward) -> Json:

@@ -2,6 +2,7 @@
 so their types are only known at run time: `Any` is honest here."""
 
 import datetime
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from meltemi.base.resource import TYPE_PREFIX
@@ -9,6 +10,8 @@ from meltemi.model.route import Exact, Matcher, Prefix, Regex
 from meltemi.protos import Protos
 
 ADS = {"ads": {}, "resource_api_version": "V3"}
+_REMEMBERED = 2048
+"""Messages kept as bytes, a few kilobytes each."""
 
 
 class Kit:
@@ -16,12 +19,22 @@ class Kit:
 
     def __init__(self, protos: Protos) -> None:
         self.protos = protos
+        self._remembered: dict[Hashable, bytes] = {}
 
     def new(self, message: str, /, **fields: Any) -> Any:
         return self.protos.new(message, **fields)
 
     def from_dict(self, name: str, data: dict[str, Any]) -> Any:
         return self.protos.from_dict(name, data)
+
+    def remembered(self, key: Hashable, make: Callable[[], Any]) -> bytes:
+        """The bytes of the message that `make` writes; `key` is all that it depends on."""
+        body = self._remembered.get(key)
+        if body is None:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            body = self._remembered[key] = make().SerializeToString(deterministic=True)
+        return body
 
     def pack(self, target: Any, message: Any) -> None:
         """Put a message into an Any field."""

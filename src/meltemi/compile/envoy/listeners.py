@@ -12,6 +12,13 @@ from meltemi.compile.settings import MeshSettings
 from meltemi.model.service import Protocol
 
 _CHAIN = "envoy.config.listener.v3.FilterChain"
+_FILTER = "envoy.config.listener.v3.Filter"
+_HTTP = "http_connection_manager"
+_TCP = "tcp_proxy"
+_PROXIES = {
+    _HTTP: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    _TCP: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+}
 _EDGE_BUFFER = 32768
 _EDGE_TLS_WAIT = 15.0
 """Seconds a stranger may take for its TLS handshake."""
@@ -67,45 +74,60 @@ class _Chains:
         self._settings = settings
 
     def write(self, target: Any, chain: ir.FilterChain) -> None:
-        body: Json = {"name": chain.name, "filters": self._filters(chain)}
+        """A chain that was written before, for whatever proxy, is read from its bytes."""
+        settings = self._settings
+        asked = (settings.paths, settings.cluster, settings.access_log, settings.mesh_tls)
+        trusted = (settings.trust_domain, settings.trust_domain_aliases)
+        key = ("chain", self._side, chain, *asked, *trusted)
+        target.MergeFromString(self._kit.remembered(key, lambda: self._written(chain)))
+
+    def _written(self, chain: ir.FilterChain) -> Any:
+        target = self._kit.new(_CHAIN, name=chain.name)
         match = _match(chain.match)
         if match:
-            body["filter_chain_match"] = match
-        target.CopyFrom(self._kit.from_dict(_CHAIN, body))
+            target.MergeFrom(self._kit.from_dict(_CHAIN, {"filter_chain_match": match}))
+        self._filters(target, chain)
         if chain.tls is not None:
             tls.server(self._kit, target.transport_socket, chain.tls, self._settings)
             if self._side is ir.Side.EDGE:
                 set_duration(target.transport_socket_connect_timeout, _EDGE_TLS_WAIT)
+        return target
 
-    def _filters(self, chain: ir.FilterChain) -> list[Json]:
-        found: list[Json] = []
+    def _filters(self, target: Any, chain: ir.FilterChain) -> None:
         if self._side is ir.Side.SERVER and chain.network != ir.REFUSE:
-            found.append(metrics.peer_filter(mutual=chain.mutual))
+            self._add(target, metrics.peer_filter(mutual=chain.mutual))
         match chain.network:
             case ir.Http():
-                found.append(self._http(chain, chain.network))
+                self._http(target, chain, chain.network)
             case ir.Tcp():
-                found += self._tcp(chain, chain.network)
-        return found
+                self._tcp(target, chain, chain.network)
 
-    def _http(self, chain: ir.FilterChain, plan: ir.Http) -> Json:
+    def _add(self, target: Any, entry: Json) -> None:
+        target.filters.add().CopyFrom(self._kit.from_dict(_FILTER, entry))
+
+    def _http(self, target: Any, chain: ir.FilterChain, plan: ir.Http) -> None:
         grpc = self._side is ir.Side.SERVER and plan.protocol is Protocol.GRPC
         loggers = metrics.http_loggers(self._tags(chain, plan.destination), grpc=grpc)
-        routes = plan.routes
-        return filters.connection_manager(
-            plan,
-            side=self._side,
-            paths=self._settings.paths,
-            loggers=[*loggers, *filters.access_log(self._settings)],
-            routes=routes if isinstance(routes, str) else inline_configuration(self._kit, routes),
-        )
+        config = filters.connection_manager(plan, side=self._side, paths=self._settings.paths)
+        message = self._kit.from_dict(_PROXIES[_HTTP], config)
+        self._log(message, [*loggers, *filters.access_log(self._settings)])
+        if not isinstance(plan.routes, str):
+            message.route_config.CopyFrom(inline_configuration(self._kit, plan.routes))
+        self._kit.named(target.filters.add(), f"envoy.filters.network.{_HTTP}", message)
 
-    def _tcp(self, chain: ir.FilterChain, plan: ir.Tcp) -> Sequence[Json]:
-        loggers: list[Json] = []
+    def _tcp(self, target: Any, chain: ir.FilterChain, plan: ir.Tcp) -> None:
+        for entry in filters.before_tcp(plan):
+            self._add(target, entry)
+        config = filters.tcp_proxy(plan, mutual=chain.mutual)
+        message = self._kit.from_dict(_PROXIES[_TCP], config)
         if plan != ir.REFUSE or self._side is not ir.Side.SERVER:
-            loggers += metrics.tcp_loggers(self._tags(chain, plan.destination))
-            loggers += filters.access_log(self._settings)
-        return filters.tcp(plan, loggers=loggers, mutual=chain.mutual)
+            loggers = metrics.tcp_loggers(self._tags(chain, plan.destination))
+            self._log(message, [*loggers, *filters.access_log(self._settings)])
+        self._kit.named(target.filters.add(), f"envoy.filters.network.{_TCP}", message)
+
+    def _log(self, message: Any, loggers: Sequence[Json]) -> None:
+        for entry in loggers:
+            metrics.set_logger(self._kit, message.access_log.add(), entry)
 
     def _tags(self, chain: ir.FilterChain, destination: ir.Destination | None) -> metrics.Tags:
         cluster = self._settings.cluster

@@ -9,9 +9,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from meltemi.compile.envoy.kit import Kit, set_struct
+
+Json = dict[str, Any]
 _TYPED = "type.googleapis.com/xds.type.v3.TypedStruct"
 _CONFIG = "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config"
 _LOGGER = "envoy.access_loggers.stats"
+_ACCESS_LOG = "envoy.config.accesslog.v3.AccessLog"
 
 PEER_FIELDS = {"workload": "CN", "namespace": "O", "app": "OU", "version": "L"}
 """What a certificate's subject says of its workload."""
@@ -126,6 +130,20 @@ def tcp_loggers(tags: Tags) -> list[dict[str, Any]]:
     )
     closed["filter"] = {"log_type_filter": {"types": ["TcpConnectionEnd"]}}
     return [opened, closed]
+
+
+def set_logger(kit: Kit, target: Any, entry: Json) -> None:
+    """Fill an AccessLog. The metrics' own have a Struct of many labels, which is written directly:
+    that takes a tenth of the time."""
+    config = entry["typed_config"]
+    if config["@type"] != _TYPED:
+        target.CopyFrom(kit.from_dict(_ACCESS_LOG, entry))
+        return
+    if "filter" in entry:
+        target.CopyFrom(kit.from_dict(_ACCESS_LOG, {"filter": entry["filter"]}))
+    typed = kit.new("xds.type.v3.TypedStruct", type_url=config["type_url"])
+    set_struct(typed.value, config["value"])
+    kit.named(target, entry["name"], typed)
 
 
 def peer_filter(*, mutual: bool) -> dict[str, Any]:

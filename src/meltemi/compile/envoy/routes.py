@@ -54,14 +54,14 @@ def configuration(kit: Kit, name: str, hosts: Iterable[bytes], *, validate: bool
     return b"".join((head.SerializeToString(deterministic=True), *hosts))
 
 
-def inline_configuration(kit: Kit, plan: ir.RouteConfiguration) -> dict[str, Any]:
-    """A route configuration inside a listener; what it answers is plain data."""
+def inline_configuration(kit: Kit, plan: ir.RouteConfiguration) -> Any:
+    """A route configuration inside a listener."""
     message = kit.new("envoy.config.route.v3.RouteConfiguration", name=plan.name)
     message.validate_clusters.value = False
     for host in plan.hosts:
         message.virtual_hosts.add().CopyFrom(virtual_host(kit, host))
         message.virtual_hosts[-1].include_request_attempt_count = False
-    return kit.protos.to_dict(message)
+    return message
 
 
 def element(kit: Kit, host: Any) -> bytes:
