@@ -4,11 +4,11 @@ A change costs what it touches: the sessions that see a changed set, and the nam
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from meltemi.base.resource import Change, ProxyView, Resource, SetKey
-from meltemi.xds.messages import Wrapped
+from meltemi.xds.messages import Responses, Wrapped
 
 
 class Listener(Protocol):
@@ -31,6 +31,7 @@ class Listener(Protocol):
 
 
 _NOTHING: Mapping[str, Wrapped] = {}
+_NO_VERSIONS: Mapping[str, str] = {}
 
 
 class Cache:
@@ -38,7 +39,9 @@ class Cache:
 
     def __init__(self) -> None:
         self.revision = 0
+        self.responses = Responses()
         self._sets: dict[SetKey, dict[str, Wrapped]] = {}
+        self._versions: dict[SetKey, dict[str, str]] = {}
         self._views: dict[str, ProxyView] = {}
         self._places: dict[tuple[str, str], tuple[SetKey, ...]] = {}
         """A node's sets of one type."""
@@ -62,13 +65,16 @@ class Cache:
 
     def _update(self, key: SetKey, resources: Mapping[str, Resource | None]) -> None:
         held = self._sets.setdefault(key, {})
+        versions = self._versions.setdefault(key, {})
         for name, resource in resources.items():
             if resource is None:
                 held.pop(name, None)
+                versions.pop(name, None)
             else:
-                held[name] = Wrapped(resource)
+                held[name] = Wrapped(resource, held.get(name))
+                versions[name] = resource.version
         if not held:
-            del self._sets[key]
+            del self._sets[key], self._versions[key]
 
     def _set_view(self, node: str, view: ProxyView | None, revision: int) -> set[Listener]:
         listeners = set(self._listeners.get(node, ()))
@@ -122,6 +128,18 @@ class Cache:
             if found is not None:
                 return found
         return None
+
+    def versions(self, node: str, type_url: str) -> Iterator[Mapping[str, str]]:
+        """The versions by name of each set of a type that a proxy sees."""
+        for key in self._places.get((node, type_url), ()):
+            yield self._versions.get(key, _NO_VERSIONS)
+
+    def several(self, node: str, type_url: str, names: Iterable[str]) -> dict[str, Wrapped]:
+        """What there is of these names, as a proxy sees it, in their order."""
+        found: dict[str, Wrapped] = {}
+        for key in self._places.get((node, type_url), ()):
+            found = {**self._sets.get(key, _NOTHING), **found}
+        return {name: found[name] for name in names if name in found}
 
     def resources(self, node: str, type_url: str) -> Iterator[tuple[str, Wrapped]]:
         """Every resource of a type that a proxy sees, by name."""

@@ -5,7 +5,7 @@ of envoy/service/discovery/v3/discovery.proto.
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -38,6 +38,8 @@ _SCHEMA: Schema = {
         "error": (6, "Status"),
     },
 }
+_SHARED = 16 << 20
+"""Bytes of responses kept for the next stream."""
 _CLASSES: Mapping[str, Any] = message_classes("meltemi.xds", _SCHEMA)
 
 
@@ -71,7 +73,7 @@ def parse_delta(body: bytes) -> DeltaRequest:
         type_url=message.type_url,
         subscribe=tuple(map(sys.intern, message.subscribe)),
         unsubscribe=tuple(message.unsubscribe),
-        initial={sys.intern(v.key): sys.intern(v.value) for v in message.initial},
+        initial={v.key: v.value for v in message.initial},
         nonce=message.nonce,
         error=message.error.message if message.HasField("error") else None,
         node=_node(message.node) if message.HasField("node") else None,
@@ -136,17 +138,20 @@ class Wrapped:
         "_clusters",
         "_delta",
         "_fallback",
+        "_former_clusters",
         "_plain",
         "resource",
         "version",
     )
 
-    def __init__(self, resource: Resource) -> None:
+    def __init__(self, resource: Resource, before: "Wrapped | None" = None) -> None:
+        """`before`: the version that this one takes the place of."""
         self.resource = resource
         self.version = resource.version
         self._delta = b""
         self._plain = b""
         self._clusters: frozenset[str] | None = None
+        self._former_clusters = before._clusters if before is not None else None
         self._assignment: str | None = None
         self._fallback: Wrapped | None = None
 
@@ -159,9 +164,12 @@ class Wrapped:
 
     @property
     def clusters(self) -> frozenset[str]:
-        """The mesh's clusters that a route configuration or a listener names."""
+        """The mesh's clusters that a route configuration or a listener names; as long as they are
+        the same, they are the same object."""
         if self._clusters is None:
-            self._clusters = clusters_named(self.resource.body)
+            found = clusters_named(self.resource.body)
+            former, self._former_clusters = self._former_clusters, None
+            self._clusters = former if former is not None and found == former else found
         return self._clusters
 
     @property
@@ -190,7 +198,32 @@ class Wrapped:
         return _text(1, self.resource.type_url) + _bytes(2, self.resource.body)
 
 
-def delta_response(
+class Responses:
+    """Makes delta responses; streams that are sent the same share the bytes of the last few.
+
+    A route configuration of half a megabyte is so held once and not by every stream.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, bytes] = {}
+        self._size = 0
+
+    def delta(
+        self, type_url: str, nonce: str, resources: Sequence[Wrapped], removed: Sequence[str]
+    ) -> bytes:
+        key = (type_url, nonce, *resources, *removed)
+        body = self._kept.get(key)
+        if body is None:
+            body = _delta_response(type_url, nonce, resources, removed)
+            self._size += len(body)
+            if self._size > _SHARED:
+                self._kept.clear()
+                self._size = len(body)
+            self._kept[key] = body
+        return body
+
+
+def _delta_response(
     type_url: str, nonce: str, resources: Iterable[Wrapped], removed: Iterable[str]
 ) -> bytes:
     pieces = [wrapped.delta for wrapped in resources]

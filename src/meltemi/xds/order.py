@@ -35,6 +35,8 @@ class Order:
         self._current = current
         self._lacked: dict[str, tuple[bool, float]] = {}
         """Clusters that changes wait for: whether it is on its way, and since when."""
+        self._proven: tuple[frozenset[str], int, int] = (frozenset(), 0, 0)
+        """Clusters that were all taken with their endpoints, and what had been lost by then."""
         self._deadlines: list[float] = []
 
     def begin(self) -> None:
@@ -166,10 +168,18 @@ class Order:
         named = resource.clusters
         if endpoints is None:
             return named
+        proof = (named, clusters.losses, endpoints.losses)
+        if not clusters.flight and self._is_proven(proof):
+            return frozenset()
         taken, filled = clusters.has.keys(), endpoints.has.keys()
         if not clusters.flight and named <= taken and named <= filled:
+            self._proven = proof
             return frozenset()
         return named - ((named & taken & filled) - clusters.flight.keys())
+
+    def _is_proven(self, proof: tuple[frozenset[str], int, int]) -> bool:
+        """Whether the very same clusters were all usable before, and nothing was lost since."""
+        return self._proven[0] is proof[0] and self._proven[1:] == proof[1:]
 
     def _is_usable(self, clusters: Subscription, name: str) -> bool:
         is_leaving = clusters.flight.get(name, "") is None

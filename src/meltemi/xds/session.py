@@ -5,6 +5,7 @@ At most one response of a type is in flight; what changes meanwhile is merged in
 good one.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from meltemi.base.resource import CLUSTER, ENDPOINT, SECRET, VIRTUAL_HOST
@@ -13,7 +14,6 @@ from meltemi.xds.messages import (
     DeltaRequest,
     Request,
     Wrapped,
-    delta_response,
     response,
 )
 from meltemi.xds.order import Order
@@ -131,13 +131,20 @@ class Session:
             return
         found = self.types[type_url]
         missing = found.names | found.has.keys()
-        for name, resource in self._cache.resources(self._node, type_url):
-            missing.discard(name)
-            is_old = found.has.get(name) == resource.version
-            if is_old and name not in found.flight and name not in found.again:
-                found.settle(name)
-            elif found.wants(name):
-                found.mark(name, revision)
+        is_quiet = found.is_quiet
+        for versions in self._cache.versions(self._node, type_url):
+            missing.difference_update(versions)
+            if is_quiet and versions.items() <= found.has.items():
+                continue
+            if is_quiet and found.wildcard and found.has.keys().isdisjoint(versions):
+                found.dirty.update(dict.fromkeys(versions, revision))
+                continue
+            for name, version in versions.items():
+                is_old = found.has.get(name) == version
+                if is_old and name not in found.flight and name not in found.again:
+                    found.settle(name)
+                elif found.wants(name):
+                    found.mark(name, revision)
         for name in missing:
             found.mark(name, revision)
 
@@ -150,6 +157,11 @@ class Session:
         Names whose version the proxy has, or has rejected, are dropped as settled.
         """
         ready: dict[str, Wrapped | None] = {}
+        if type_url in (CLUSTER, ENDPOINT) and found.is_new:
+            ready.update(self._cache.several(self._node, type_url, found.dirty))
+            if len(ready) == len(found.dirty):
+                return ready
+            ready.clear()
         alone = found.suspects & found.dirty.keys()
         for name in sorted(alone)[:1] if alone else list(found.dirty):
             resource = self._current(type_url, name)
@@ -203,20 +215,20 @@ class Session:
 
     def _fly(self, type_url: str, found: Subscription, ready: Mapping[str, Wrapped | None]) -> str:
         """Note what is about to be sent; answers the nonce."""
-        found.count += 1
+        # Proxies that are sent the same are sent the same nonce: their responses share bytes.
+        found.count = max(found.count + 1, self._cache.revision)
         found.nonce = str(found.count)
-        revisions = [found.dirty.pop(name) for name in ready if name in found.dirty]
-        if not found.dirty:
-            found.dirty = {}  # A dict that was large once stays large.
+        revisions = (found.dirty[name] for name in ready if name in found.dirty)
         found.flight_revision = min(revisions, default=self._cache.revision)
+        found.settle_all(ready.keys())
         found.owes = False
         found.flight = {n: r.version if r is not None else None for n, r in ready.items()}
         if type_url in CLIENTS:
             found.flight_clusters = {n: r.clusters for n, r in ready.items() if r is not None}
-        for name, resource in ready.items():
-            found.settle(name)
-            if type_url == CLUSTER and resource is not None:
-                self._renew_endpoints(resource.assignment, is_new=name not in found.has)
+        if type_url == CLUSTER and ENDPOINT in self.types:
+            for name, resource in ready.items():
+                if resource is not None:
+                    self._renew_endpoints(resource.assignment, is_new=name not in found.has)
         found.sent_any = True
         return found.nonce
 
@@ -226,6 +238,9 @@ class Session:
             return
         flight, found.flight, found.nonce = found.flight, {}, ""
         clusters, found.flight_clusters = found.flight_clusters, {}
+        if error is None and found.takes(flight):
+            found.clusters.update(clusters)
+            return
         blamed = _blamed(flight, error) if error is not None else frozenset()
         found.suspects -= flight.keys()
         if self._CAN_SEND_ALONE and len(blamed) > 1 and not _names_any(flight, error or ""):
@@ -286,7 +301,12 @@ class Session:
 
     def _resume(self, type_url: str, found: Subscription, initial: Mapping[str, str]) -> None:
         """What a proxy says it has from an earlier stream."""
-        found.has.update(initial)
+        for versions in self._cache.versions(self._node, type_url):
+            if versions.items() <= initial.items():
+                found.has.update(versions)  # Thousands of proxies then share the strings.
+        for name, version in initial.items() if len(found.has) < len(initial) else ():
+            if name not in found.has:
+                found.has[sys.intern(name)] = sys.intern(version)
         if type_url not in CLIENTS:
             return
         for name, version in initial.items():
@@ -329,12 +349,11 @@ class DeltaSession(Session):
             self._mark_everything(request.type_url, self._cache.revision)
         if request.nonce:
             self._land(request.type_url, found, request.nonce, request.error)
-        for name in request.subscribe:
-            if name == "*" or name in request.initial:
-                continue
-            found.names.add(name)
-            found.drop(name)
-            found.mark(name, self._cache.revision, again=True)
+        fresh = [n for n in request.subscribe if n != "*" and n not in request.initial]
+        if fresh:
+            found.names.update(fresh)
+            found.drop_all(fresh)
+            found.mark_again(fresh, self._cache.revision)
         for name in request.unsubscribe:
             found.forget(name)
         if request.type_url == VIRTUAL_HOST:
@@ -351,7 +370,7 @@ class DeltaSession(Session):
         nonce = self._fly(type_url, found, ready)
         resources = [r for r in ready.values() if r is not None]
         removed = [name for name, r in ready.items() if r is None]
-        return delta_response(type_url, nonce, resources, removed)
+        return self._cache.responses.delta(type_url, nonce, resources, removed)
 
 
 class SotwSession(Session):

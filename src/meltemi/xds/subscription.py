@@ -1,5 +1,9 @@
 """What one proxy wants, has and is being sent, for one type of resource."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import cast
+
 import msgspec
 
 from meltemi.base.keys import ObjectKey
@@ -41,6 +45,8 @@ class Subscription:
         self.names: set[str] = set()
         self.has: dict[str, str] = {}
         """Name to the version the proxy last took; absent: it has none."""
+        self.losses = 0
+        """How often a name left `has`."""
         self.absent: set[str] = set()
         """Names it asked for and was told do not exist."""
         self.dirty: dict[str, int] = {}
@@ -78,6 +84,26 @@ class Subscription:
         if again:
             self.again.add(name)
 
+    def mark_again(self, names: Sequence[str], revision: int) -> None:
+        """`mark` for many names, which are sent even if the proxy has them."""
+        self.parked.difference_update(names)
+        self.again.update(names)
+        if not self.dirty:
+            self.dirty = dict.fromkeys(names, revision)
+        for name in names:
+            self.dirty.setdefault(name, revision)
+
+    def settle_all(self, names: AbstractSet[str]) -> None:
+        """`settle` for many names; most of the tables are empty nearly always."""
+        if len(names) >= len(self.dirty) and names >= self.dirty.keys():
+            self.dirty = {}
+        for table in (self.dirty, self.since):
+            for name in names if table else ():
+                table.pop(name, None)
+        for marks in (self.parked, self.again, self.suspects):
+            if marks:
+                marks.difference_update(names)
+
     def settle(self, name: str) -> None:
         """Nothing is to be sent for a name after all."""
         self.dirty.pop(name, None)
@@ -86,15 +112,46 @@ class Subscription:
         self.again.discard(name)
         self.suspects.discard(name)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to be sent, on its way or held back."""
+        return not (
+            self.dirty or self.flight or self.again or self.parked or self.since or self.suspects
+        )
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the proxy has nothing and refused nothing: all that is there may be sent."""
+        return not (self.has or self.suspects or self.rejected or self.patched)
+
+    def takes(self, flight: Mapping[str, str | None]) -> bool:
+        """Note at once that the proxy has all of a response, unless something in it needs a closer
+        look: a removal, or a name that it has lost interest in."""
+        if None in flight.values() or not (self.wildcard or flight.keys() <= self.names):
+            return False
+        self.suspects.difference_update(flight)
+        for name in self.rejected.keys() & flight.keys():
+            del self.rejected[name]
+        self.has.update(cast("Mapping[str, str]", flight))
+        self.absent.difference_update(flight)
+        return True
+
     def forget(self, name: str) -> None:
         """The proxy has lost interest."""
         self.names.discard(name)
         self.drop(name)
         self.settle(name)
 
+    def drop_all(self, names: Iterable[str]) -> None:
+        """`drop` for many names."""
+        if self.has or self.absent or self.clusters:
+            for name in names:
+                self.drop(name)
+
     def drop(self, name: str) -> None:
         """The proxy no longer has what it had under a name."""
-        self.has.pop(name, None)
+        if self.has.pop(name, None) is not None:
+            self.losses += 1
         self.absent.discard(name)
         self.clusters.pop(name, None)
 

@@ -303,8 +303,9 @@ def test_a_virtual_host_that_is_being_made_is_waited_for(will_be: bool) -> None:
         return [Response(body) for body in session.flush(world.now)]
 
     session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), {}, "", None))
-    assert [(r.resources, r.removed) for r in answers()] == [({}, [])]
-    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), {}, "1", None))
+    first = answers()
+    assert [(r.resources, r.removed) for r in first] == [({}, [])]
+    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), {}, first[0].nonce, None))
     session.on_request(DeltaRequest(VIRTUAL_HOST, ("80/a",), (), {}, "", None))
     assert asked == ["80/a"]
     if not will_be:
