@@ -417,6 +417,9 @@ def test_a_killed_member_is_forgotten(shop: Shop, tmp_path: Path) -> None:
     member.process.wait(10)
     mesh.kubectl("wait", "-n", "shop", "workloadentry", "--all", "--for=delete", "--timeout=60s")
     assert mesh.kubectl("get", "workloadentry", "-n", "shop", "-o", "name").split() == []
+    (left,) = Path("/run/netns").glob("mvm*")
+    Member(mesh, tmp_path / "next", "true").process.wait(60)
+    assert not left.exists()
 
 
 def test_an_address_is_registered_without_a_proxy(shop: Shop) -> None:

@@ -18,6 +18,8 @@ from meltemi.local.node import syscalls
 from meltemi.local.node.errors import NetworkFailed
 
 NAMESPACES = Path("/run/netns")
+WORKLOAD = "mvm"
+"""Begins the names of namespaces that `meltemi workload` makes."""
 T = TypeVar("T")
 
 
@@ -104,7 +106,8 @@ class Network:
             raise NetworkFailed(f"{error.filename}: {error.strerror}") from error
 
     async def clean(self) -> None:
-        """Remove the bridge and every namespace of ours that is left."""
+        """Remove the bridge and every namespace of ours that is left without its process."""
+        await sweep_workloads()
         names = [n for n in _namespaces() if n.startswith(f"{self.subnet.bridge}-")]
         if names:
             await _ip((), *(f"netns del {name}" for name in names))
@@ -157,8 +160,8 @@ async def nft(script: str, *, namespace: str = "") -> None:
     await run(*inside, "nft", "-f", "-", text=script)
 
 
-async def run(*argv: str, text: str) -> None:
-    """Run a tool of the machine to its end. Raises NetworkFailed with what it said."""
+async def run(*argv: str, text: str) -> str:
+    """What a tool of the machine says, run to its end. Raises NetworkFailed with its words."""
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -169,9 +172,18 @@ async def run(*argv: str, text: str) -> None:
     except FileNotFoundError as error:
         raise NetworkFailed(f"{argv[0]} is not installed") from error
     output, _ = await process.communicate(text.encode())
+    said = output.decode(errors="replace")
     if process.returncode != 0:
-        said = output.decode(errors="replace").strip().splitlines()
-        raise NetworkFailed(f"{argv[0]}: {said[0] if said else f'exit {process.returncode}'}")
+        first = said.strip().partition("\n")[0] or f"exit {process.returncode}"
+        raise NetworkFailed(f"{argv[0]}: {first}")
+    return said
+
+
+async def sweep_workloads() -> None:
+    """Remove the namespaces of workloads that were killed: nobody is left in them."""
+    for name in _namespaces():
+        if name.startswith(WORKLOAD) and not await run("ip", "netns", "pids", name, text=""):
+            await _ip((), f"netns del {name}")
 
 
 async def dial(path: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

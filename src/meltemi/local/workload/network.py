@@ -14,10 +14,9 @@ import msgspec
 
 from meltemi.inject.rules import capture_rules
 from meltemi.local.node.errors import NetworkFailed
-from meltemi.local.node.network import NAMESPACES, Subnet, nft, run
+from meltemi.local.node.network import NAMESPACES, WORKLOAD, Subnet, nft, run, sweep_workloads
 
 RANGE = ipaddress.IPv4Network("10.46.0.0/16")
-_PREFIX = "mvm"
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -27,7 +26,7 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        return f"{_PREFIX}{self.number}"
+        return f"{WORKLOAD}{self.number}"
 
     @property
     def path(self) -> Path:
@@ -47,7 +46,7 @@ class Place(msgspec.Struct, frozen=True):
 def free_place(names: Sequence[str]) -> Place:
     """The first place whose link is not there. `names`: the machine's interfaces."""
     for number in range(1, RANGE.num_addresses // 4):
-        if f"{_PREFIX}{number}" not in names:
+        if f"{WORKLOAD}{number}" not in names:
             return Place(number)
     raise NetworkFailed(f"no free place in {RANGE}")
 
@@ -66,6 +65,7 @@ def check_machine() -> None:
 
 async def connect() -> Place:
     """Make a namespace with an address that pods reach. Raises NetworkFailed."""
+    await sweep_workloads()
     place = free_place([name for _, name in socket.if_nameindex()])
     await run("ip", "netns", "add", place.name, text="")
     await run("ip", "-batch", "-", text=_link(place))
