@@ -97,9 +97,23 @@ def test_usage_is_shown(plain: Mesh) -> None:
     assert re.search(r"meltemi\s+\d+m", plain.kubectl("top", "node"))
 
 
+WEB = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+  labels: {sidecar.istio.io/inject: "false"}
+spec:
+  containers:
+  - name: main
+    image: meltemi/echo
+    args: [--port=8000]
+    readinessProbe: {tcpSocket: {port: 8000}, periodSeconds: 1}
+"""
+
+
 def test_ports_are_forwarded_by_kubectl_and_over_channels(plain: Mesh) -> None:
-    plain.kubectl("run", "web", "--image=meltemi/echo",
-                  "--labels=sidecar.istio.io/inject=false", "--", "--port=8000")  # fmt: skip
+    plain.kubectl("apply", "-f", "-", text=WEB)
     plain.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
     with forwarded(plain, "pod/web", 8000) as port:
         for _ in range(3):

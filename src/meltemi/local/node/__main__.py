@@ -19,7 +19,7 @@ from aiohttp import web
 from meltemi.base.clock import SystemClock
 from meltemi.kube.client import Client
 from meltemi.kube.informer import Event, Informer
-from meltemi.kube.kubeconfig import access_from_file
+from meltemi.kube.kubeconfig import Access, access_from_file
 from meltemi.kube.paths import Selection
 from meltemi.local import controllers
 from meltemi.local.home import Home
@@ -46,6 +46,7 @@ log = logging.getLogger("meltemi.local.node")
 NODE = "meltemi"
 _CONTROL_PLANE = ("127.0.0.1", 15012)
 _QUIET = 0.01
+_POLL = 0.02
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -55,6 +56,14 @@ class Options(msgspec.Struct, frozen=True):
     images: Table
     published: Sequence[publish.Published]
     porter: Porter
+
+
+async def _access(kubeconfig: Path) -> Access:
+    """How to reach the API, which starts at the same time and writes this down first."""
+    while True:
+        if kubeconfig.exists():
+            return access_from_file(kubeconfig)
+        await asyncio.sleep(_POLL)
 
 
 async def run(options: Options) -> None:
@@ -69,7 +78,7 @@ async def run(options: Options) -> None:
         stack.push_async_callback(network.clean)
         spawner = await stack.enter_async_context(Spawner())
         client = await stack.enter_async_context(
-            Client(access_from_file(home.kubeconfig), user_agent="meltemi-node")
+            Client(await _access(home.kubeconfig), user_agent="meltemi-node")
         )
         agent = await stack.enter_async_context(
             Agent(ca_target=f"unix:{home.xds_socket}", clock=clock, gateway_target=_CONTROL_PLANE)
