@@ -50,7 +50,7 @@ class Cluster:
         return out + error
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     if shutil.which("kubectl") is None:
         pytest.skip("needs kubectl")

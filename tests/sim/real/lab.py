@@ -139,7 +139,9 @@ class Lab:
             tasks = [group.create_task(one(trace), name="question") for trace in traces]
         answers = [task.result() for task in tasks]
         asked = list(zip(traces, answers, strict=True))
-        logs = await self._log.entries({a.port for t, a in asked if t.listener is not None})
+        # A client without a proxy has no log: an entry of its port is the server's.
+        proxied = {a.port for t, a in asked if t.listener is not None}
+        logs = {p: e for p, e in (await self._log.entries(proxied)).items() if p in proxied}
         copied = [logs.get(a.port, {}) for t, a in asked if any(m.share >= 1 for m in t.mirrors)]
         copies = await self._echo_log.copies({log["id"] for log in copied if log.get("id")})
         return [_seen(answer, logs.get(answer.port, {}), copies) for answer in answers]
