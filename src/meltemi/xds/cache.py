@@ -30,6 +30,9 @@ class Listener(Protocol):
         ...
 
 
+_NOBODY: frozenset[Listener] = frozenset()
+_LARGE = 100
+"""Resources of a set that scopes share, and not of one proxy's own."""
 _NOTHING: Mapping[str, Wrapped] = {}
 _NO_VERSIONS: Mapping[str, str] = {}
 
@@ -49,14 +52,19 @@ class Cache:
         self._watching: dict[SetKey, set[Listener]] = defaultdict(set)
 
     def apply(self, change: Change) -> None:
-        """Take one propagation's change, then wake whom it concerns."""
+        """Take one propagation's change, then wake whom it concerns.
+
+        A session whose view changes compares all it has with the world as it is then.
+        """
         self.revision = change.revision
-        touched: set[Listener] = set()
-        for node, view in change.views.items():
-            touched |= self._set_view(node, view, change.revision)
         for key, resources in change.resources.items():
             self._update(key, resources)
-            for listener in self._watching.get(key, ()):
+        moved: set[Listener] = set()
+        for node, view in change.views.items():
+            moved |= self._set_view(node, view, change.revision)
+        touched = set(moved)
+        for key, resources in change.resources.items():
+            for listener in self._watching.get(key, _NOBODY) - moved:
                 for name in resources:
                     listener.mark(key.type_url, name, change.revision)
                 touched.add(listener)
@@ -133,6 +141,15 @@ class Cache:
         """The versions by name of each set of a type that a proxy sees."""
         for key in self._places.get((node, type_url), ()):
             yield self._versions.get(key, _NO_VERSIONS)
+
+    def likely(self, node: str, type_url: str) -> Iterator[Mapping[str, str]]:
+        """`versions`, or the large sets of that type while it is not known what a proxy sees."""
+        if self.is_known(node):
+            yield from self.versions(node, type_url)
+            return
+        for key, versions in self._versions.items():
+            if key.type_url == type_url and len(versions) >= _LARGE:
+                yield versions
 
     def several(self, node: str, type_url: str, names: Iterable[str]) -> dict[str, Wrapped]:
         """What there is of these names, as a proxy sees it, in their order."""

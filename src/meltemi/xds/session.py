@@ -301,7 +301,7 @@ class Session:
 
     def _resume(self, type_url: str, found: Subscription, initial: Mapping[str, str]) -> None:
         """What a proxy says it has from an earlier stream."""
-        for versions in self._cache.versions(self._node, type_url):
+        for versions in self._cache.likely(self._node, type_url):
             if versions.items() <= initial.items():
                 found.has.update(versions)  # Thousands of proxies then share the strings.
         for name, version in initial.items() if len(found.has) < len(initial) else ():
