@@ -185,6 +185,10 @@ def _become(start: Start, fds: Sequence[int]) -> None:
         for path in start.cgroups:
             with open(path, "w", encoding="utf-8") as file:
                 file.write("0")
+        program, argv = _program(start)
+        if program:
+            # The container's root may hide where Meltemi is installed.
+            programs.load(program)
         _enter_namespaces(start)
         for target, fd in enumerate(fds[:3]):
             os.dup2(fd, target)
@@ -199,7 +203,6 @@ def _become(start: Start, fds: Sequence[int]) -> None:
             os.chdir(start.cwd)
         except OSError as error:
             raise OSError(error.errno, f"workingDir {start.cwd}: {error.strerror}") from error
-        program, argv = _program(start)
         if program:
             os.close(failure)
             code = _run_program(program, argv, start.env)

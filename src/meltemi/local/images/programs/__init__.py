@@ -18,13 +18,18 @@ NAMES = frozenset(_NAMES.split())
 
 
 _LATE = frozenset({"h2-echo"})
-"""Programs with libraries of their own, imported when they run."""
+"""Programs with libraries of their own, imported only where they run."""
 
 
 def preload() -> None:
     """Import the programs, so that processes forked from this one share the memory."""
     for name in NAMES - _LATE:
         _main(name)
+
+
+def load(name: str) -> None:
+    """Import a program, while its files can still be seen."""
+    _main(name)
 
 
 def run(name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
