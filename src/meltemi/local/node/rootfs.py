@@ -8,8 +8,11 @@ the upper layer beforehand, so directories of other users are no obstacle.
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
+import meltemi
 from meltemi.local.node import syscalls
 from meltemi.local.node.process import Mount, Root
 
@@ -121,7 +124,17 @@ def _show_special(new: str) -> None:
     for name in _FRESH:
         syscalls.mount("tmpfs", f"{new}/{name}", "tmpfs", data="mode=0755")
     os.chmod(f"{new}/tmp", 0o1777)
+    _show_programs(new)
     _make_devices(f"{new}/dev")
+
+
+def _show_programs(new: str) -> None:
+    """Meltemi and its interpreter, which run the built-in images, where a fresh directory would
+    hide them: a checkout under /tmp."""
+    for path in sorted({sys.prefix, sys.base_prefix, str(Path(meltemi.__file__).parents[1])}):
+        if _top(path) in _FRESH and not os.path.exists(new + path):
+            os.makedirs(new + path)
+            syscalls.bind(path, new + path, readonly=True)
 
 
 def _make_devices(dev: str) -> None:
