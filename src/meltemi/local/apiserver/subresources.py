@@ -5,6 +5,7 @@ port forwarding is SPDY inside a WebSocket: each stream becomes a raw WebSocket 
 """
 
 import asyncio
+import contextlib
 import struct
 import zlib
 from pathlib import Path
@@ -181,11 +182,13 @@ class _Forwarder:
         stream = self._streams.get(first)
         if stream is None:
             return
-        if body:
-            await stream.send_bytes(body)
-            await self._send(_control(9, struct.pack(">II", first, len(body))))
-        if flags & _FIN:
-            await stream.send_str("eof")
+        # The pod may have closed its end already; the other streams go on.
+        with contextlib.suppress(ConnectionError):
+            if body:
+                await stream.send_bytes(body)
+                await self._send(_control(9, struct.pack(">II", first, len(body))))
+            if flags & _FIN:
+                await stream.send_str("eof")
 
     async def _control(self, kind: int, body: bytes) -> None:
         if kind == _SYN_STREAM:
@@ -226,7 +229,8 @@ class _Forwarder:
 
     async def _send(self, frame: bytes) -> None:
         if not self._socket.closed:
-            await self._socket.send_bytes(frame)
+            with contextlib.suppress(ConnectionError):
+                await self._socket.send_bytes(frame)
 
 
 def _control(kind: int, body: bytes) -> bytes:
