@@ -115,18 +115,25 @@ def details(mesh: Mesh) -> str:
 async def test_patches_are_felt_and_refused_ones_are_told(mesh: Mesh) -> None:
     code = 'function envoy_on_response(h) h:headers():add("x-lua", "yes") end'
     mesh.apply(LUA % {"name": "lua", "code": code}, "envoyfilter/lua")
-    assert "x-lua: yes" in details(mesh)
+    await until(lambda: "x-lua: yes" in details(mesh))
     mesh.kubectl("delete", "envoyfilter", "lua")
     mesh.apply(LUA % {"name": "bad", "code": "function ("}, "envoyfilter/bad")
     assert "200 OK" in details(mesh)
-    found = json.loads(mesh.run("curl", "-s", f"{mesh.console}/api/problems"))
-    assert [p["code"] for p in found if "bad" in p["object"]] == ["MSH0301"]
+
+    def told() -> list[str]:
+        found = json.loads(mesh.run("curl", "-s", f"{mesh.console}/api/problems"))
+        return [p["code"] for p in found if "bad" in p["object"]]
+
+    await until(lambda: told() == ["MSH0301"])
     mesh.kubectl("delete", "envoyfilter", "bad")
     mesh.apply(RATE_LIMIT, "envoyfilter/limit")
     url = "http://ratings:9080/ratings/0"
     program = ("exec", "deploy/productpage-v1", "-c", "productpage", "--", "curl", "-s", "-w")
-    codes = [mesh.kubectl(*program, "%{http_code}", "-o", "/dev/null", url) for _ in range(5)]
-    assert codes.count("429") >= 2
+
+    def codes() -> list[str]:
+        return [mesh.kubectl(*program, "%{http_code}", "-o", "/dev/null", url) for _ in range(5)]
+
+    await until(lambda: codes().count("429") >= 2)
     mesh.kubectl("delete", "envoyfilter", "limit")
 
 

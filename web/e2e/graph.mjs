@@ -60,6 +60,17 @@ async function drawn(page) {
   await page.waitForFunction(all, Number(edges));
 }
 
+/** The layout of the last new node is done: for half a second nothing has moved. */
+async function settled(page) {
+  await page.waitForFunction(() => {
+    const { cy } = document.querySelector(".graph-canvas")._cyreg;
+    const places = JSON.stringify(cy.nodes().map((n) => n.renderedPosition()));
+    const last = (globalThis.lastSeen ??= {});
+    if (last.places !== places) Object.assign(last, { places, since: performance.now() });
+    return performance.now() - last.since > 500;
+  });
+}
+
 async function violations(page) {
   await page.evaluate(axe);
   const found = await page.evaluate(() => globalThis.axe.run());
@@ -77,6 +88,7 @@ seen.transferred = await page.evaluate(() =>
     .filter((entry) => /\.(?:js|css)$/.test(entry.name))
     .reduce((sum, entry) => sum + entry.encodedBodySize, 0),
 );
+await settled(page);
 seen.graph = await graph(page);
 // A second answer of the telemetry, announced by an event, changes numbers and nothing else.
 const age = page.locator(".age");
