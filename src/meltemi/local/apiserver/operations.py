@@ -452,7 +452,10 @@ def _no_new_finalizers(kind: Kind, old: Json, new: Json) -> None:
     """What is on its way out takes no new finalizers."""
     added = set(new.get("finalizers") or ()) - set(old.get("finalizers") or ())
     if "deletionTimestamp" in old and added:
-        text = f"Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {sorted(added)}"  # noqa: E501
+        text = (
+            "Forbidden: no new finalizers can be added if the object is being deleted, "
+            f"found new finalizers {sorted(added)}"
+        )
         raise invalid(kind.name, kind.group, old["name"], [("metadata.finalizers", text)])
 
 
