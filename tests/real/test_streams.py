@@ -18,6 +18,7 @@ import pytest
 from meltemi.kube.kubeconfig import access_from_file, ssl_context
 
 from .conftest import Mesh, running_mesh
+from .load import until
 
 PODS = """
 apiVersion: v1
@@ -148,12 +149,15 @@ async def over_channels(mesh: Mesh, pod: str, port: int) -> bytes:
         aiohttp.ClientSession() as session,
         session.ws_connect(url, protocols=("v4.channel.k8s.io",), ssl=tls) as stream,
     ):
+        sock = stream.get_extra_info("socket")
         opened = sorted([await stream.receive_bytes(), await stream.receive_bytes()])
         assert opened == [bytes([c]) + port.to_bytes(2, "little") for c in (0, 1)]
         await stream.send_bytes(b"\x00GET /world HTTP/1.0\r\n\r\n")
         async for message in stream:
             if message.type is aiohttp.WSMsgType.BINARY:
                 received += message.data[1:]
+    # The end of TLS comes after the session's; a loop that ends before it leaks the socket.
+    await until(lambda: sock.fileno() == -1)
     return received
 
 

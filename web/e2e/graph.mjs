@@ -60,6 +60,14 @@ async function drawn(page) {
   await page.waitForFunction(all, Number(edges));
 }
 
+/** Servers have reported on every edge: what only its client has told of has no lock yet. */
+async function secured(page) {
+  await page.waitForFunction(() => {
+    const { cy } = document.querySelector(".graph-canvas")._cyreg;
+    return cy.edges().every((e) => e.data("mtls") === 1);
+  });
+}
+
 /** The layout of the last new node is done: for half a second nothing has moved. */
 async function settled(page) {
   await page.waitForFunction(() => {
@@ -88,6 +96,7 @@ seen.transferred = await page.evaluate(() =>
     .filter((entry) => /\.(?:js|css)$/.test(entry.name))
     .reduce((sum, entry) => sum + entry.encodedBodySize, 0),
 );
+await secured(page);
 await settled(page);
 seen.graph = await graph(page);
 // A second answer of the telemetry, announced by an event, changes numbers and nothing else.
