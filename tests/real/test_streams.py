@@ -29,7 +29,14 @@ spec:
   - name: main
     image: busybox
     stdin: true
-    command: [sh, -c, "echo first; echo second; while read line; do echo heard $line; done"]
+    command: [sh, -c]
+    args:
+    - echo first; echo second; while read line; do echo heard $line; echo told $line >&2; done
+  - name: once
+    image: busybox
+    stdin: true
+    stdinOnce: true
+    command: [sh, -c, "wc -l; echo counted >&2; exit 3"]
   - name: other
     image: busybox
     command: [sh, -c, "echo from the other; sleep 3600"]
@@ -65,8 +72,17 @@ def test_logs_by_their_options(plain: Mesh) -> None:
 
 
 def test_attach_talks_to_what_runs(plain: Mesh) -> None:
-    said = plain.kubectl("attach", "-i", "talker", "-c", "main", text="hello\n")
-    assert "heard hello" in said
+    said = plain.result("kubectl", "attach", "-i", "talker", "-c", "main", text="hello\n")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout == "heard hello\n"
+    assert "told hello" in said.stderr
+    again = plain.kubectl("attach", "-i", "talker", "-c", "main", text="again\n")
+    assert again == "heard again\n"
+    logged = plain.kubectl("logs", "talker", "-c", "main", "--tail=4").splitlines()
+    assert sorted(logged) == ["heard again", "heard hello", "told again", "told hello"]
+    once = plain.result("kubectl", "attach", "-i", "talker", "-c", "once", text="one\ntwo\n")
+    assert once.stdout == "2\n"
+    assert "counted" in once.stderr
 
 
 def test_files_are_copied_in_and_out(plain: Mesh, tmp_path: Path) -> None:

@@ -122,14 +122,14 @@ class Api:
             raise web.HTTPBadRequest(text="exec: command is missing")
         socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=0)
         await socket.prepare(request)
-        await Execution(self._machine, runner, socket, Wishes(request)).run(command)
+        await Execution(self._machine, runner, socket, Wishes(request.query)).run(command)
         return socket
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         runner = self._runner(request)
         socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=0)
         await socket.prepare(request)
-        await attach(runner, socket, Wishes(request))
+        await attach(runner, socket, Wishes(request.query))
         return socket
 
     async def _summary(self, _: web.Request) -> web.StreamResponse:

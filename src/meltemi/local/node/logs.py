@@ -30,25 +30,27 @@ class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log:
-    """One run of a container: a pipe's lines go to a file, each after its time."""
+    """One run of a container: the lines of its streams go to a file, each after its time."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._clock = clock
         self._file = path.open("ab", buffering=0)
-        self._partial = b""
+        self._partial: dict[int, bytes] = {}
+        """By stream, what came after its last line."""
         self._grown = asyncio.Event()
         self.is_closed = False
         self.rotations = 0
 
-    def feed(self, data: bytes) -> None:
-        """Take bytes as they come from the container."""
-        lines = (self._partial + data).split(b"\n")
-        self._partial = lines.pop()
-        if len(self._partial) > _LONGEST_LINE:
-            lines.append(self._partial)
-            self._partial = b""
+    def feed(self, data: bytes, stream: int = 1) -> None:
+        """Take bytes as they come from the container; lines of two streams never mix."""
+        lines = (self._partial.get(stream, b"") + data).split(b"\n")
+        rest = lines.pop()
+        if len(rest) > _LONGEST_LINE:
+            lines.append(rest)
+            rest = b""
+        self._partial[stream] = rest
         if lines:
             stamp = self._stamp()
             self._write(b"".join(stamp + line + b"\n" for line in lines))
@@ -57,9 +59,9 @@ class Log:
         """The container has ended: what is left of a line is written, readers stop."""
         if self.is_closed:
             return
-        if self._partial:
-            self._write(self._stamp() + self._partial + b"\n")
-            self._partial = b""
+        for rest in filter(None, self._partial.values()):
+            self._write(self._stamp() + rest + b"\n")
+        self._partial.clear()
         self.is_closed = True
         self._file.close()
         self._notify()

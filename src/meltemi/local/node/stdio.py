@@ -18,19 +18,24 @@ from meltemi.local.node.spawn import Process
 _DRAIN = 1.0
 """Seconds in which what an ended container has written must come out of its pipe."""
 
-Take = Callable[[bytes], None]
+OUT, ERR = 1, 2
+"""The streams a container writes to, by their descriptors; a terminal has only the first."""
+
+Take = Callable[[int, bytes], None]
+"""Takes what came on a stream."""
 
 
 class Stdio:
     """The streams of one run of a container.
 
-    Output and errors share a pipe, so that the log has them in their order.
+    Output and errors have a pipe each; the log takes them as they come, as container runtimes do.
     """
 
     def __init__(self, container: Container, path: Path, clock: Clock) -> None:
         self.log = Log(path, clock)
         self.is_terminal = container.tty
-        self._closes_once = container.stdin_once
+        self.closes_once = container.stdin_once
+        """The first client's end of input is the container's."""
         self._listeners: list[Take] = []
         self.closed = asyncio.Event()
         """Set when the run has ended and everything it wrote was taken."""
@@ -40,15 +45,19 @@ class Stdio:
         if container.tty:
             self._stdin, inside = pty.openpty()
             self.given = (inside, inside, inside)
-            self._reader = PipeReader(os.dup(self._stdin), self._take)
+            self._readers = [self._reader(os.dup(self._stdin), OUT)]
         else:
-            out, write = os.pipe2(os.O_CLOEXEC)
+            out_read, out_write = os.pipe2(os.O_CLOEXEC)
+            err_read, err_write = os.pipe2(os.O_CLOEXEC)
             if container.stdin:
                 read, self._stdin = os.pipe2(os.O_CLOEXEC)
             else:
                 read = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-            self.given = (read, write, write)
-            self._reader = PipeReader(out, self._take)
+            self.given = (read, out_write, err_write)
+            self._readers = [self._reader(out_read, OUT), self._reader(err_read, ERR)]
+
+    def _reader(self, fd: int, stream: int) -> PipeReader:
+        return PipeReader(fd, lambda data: self._take(stream, data))
 
     def release(self) -> None:
         """Close the container's ends."""
@@ -57,7 +66,8 @@ class Stdio:
 
     def abandon(self) -> None:
         """Nothing was started on these streams."""
-        self._reader.close()
+        for reader in self._readers:
+            reader.close()
         self.close_input()
         self.log.close()
         self.closed.set()
@@ -67,13 +77,14 @@ class Stdio:
         await process.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN):
-                await self._reader.ended.wait()
+                for reader in self._readers:
+                    await reader.ended.wait()
         self.abandon()
 
-    def _take(self, data: bytes) -> None:
-        self.log.feed(data)
+    def _take(self, stream: int, data: bytes) -> None:
+        self.log.feed(data, stream)
         for listener in tuple(self._listeners):
-            listener(data)
+            listener(stream, data)
 
     @property
     def takes_input(self) -> bool:
@@ -85,15 +96,18 @@ class Stdio:
 
     def detach(self, take: Take) -> None:
         self._listeners.remove(take)
-        if self._closes_once:
+        self.resume()
+        if self.closes_once:
             self.close_input()
 
     def pause(self) -> None:
         """Somebody attached is slow: let the container wait."""
-        self._reader.pause()
+        for reader in self._readers:
+            reader.pause()
 
     def resume(self) -> None:
-        self._reader.resume()
+        for reader in self._readers:
+            reader.resume()
 
     async def write(self, data: bytes) -> None:
         """Give bytes to the container's input; they are lost when it takes none."""

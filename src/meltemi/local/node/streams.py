@@ -10,7 +10,7 @@ import json
 import os
 import pty
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -26,29 +26,41 @@ PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _STDOUT, _STDERR, _ERROR, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
 _MOST_FRAMES = 256
 _DRAIN = 1.0
+_ANSWER = 1.0
+"""Seconds in which a container may still answer a client that has said all."""
+_YES = ("true", "1")
 
 
 class Wishes:
-    """Which streams a client wants."""
+    """Which streams a client wants; output and errors unless it says no."""
 
-    def __init__(self, request: web.Request) -> None:
-        self.stdin = request.query.get("stdin") in ("true", "1")
-        self.tty = request.query.get("tty") in ("true", "1")
+    def __init__(self, query: Mapping[str, str]) -> None:
+        self.stdin = query.get("stdin") in _YES
+        self.tty = query.get("tty") in _YES
+        outputs = (("stdout", _STDOUT), ("stderr", _STDERR))
+        self.outputs = {channel for name, channel in outputs if query.get(name, "true") in _YES}
 
 
 class _Frames:
     """Output on its way to a client; who writes faster than it reads has to wait."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, pause: Callable[[], None], resume: Callable[[], None]
+        self,
+        socket: web.WebSocketResponse,
+        wishes: Wishes,
+        pause: Callable[[], None],
+        resume: Callable[[], None],
     ) -> None:
         self._socket = socket
+        self._wanted = wishes.outputs
         self._pause = pause
         self._resume = resume
         self._queue: asyncio.Queue[bytes] = asyncio.Queue()
         """Bounded by pausing those who fill it."""
 
     def put(self, channel: int, data: bytes) -> None:
+        if channel not in self._wanted:
+            return
         self._queue.put_nowait(bytes([channel]) + data)
         if self._queue.qsize() >= _MOST_FRAMES:
             self._pause()
@@ -100,35 +112,45 @@ async def attach(runner: Runner, socket: web.WebSocketResponse, wishes: Wishes) 
     if stdio is None or stdio.log.is_closed:
         await finish(socket, f"container {runner.container.name} is not running", 1)
         return
-    frames = _Frames(socket, stdio.pause, stdio.resume)
-
-    def take(data: bytes) -> None:
-        frames.put(_STDOUT, data)
-
-    stdio.attach(take)
-    sender = asyncio.create_task(frames.send(), name="attach output")
-    taker = asyncio.create_task(_attached_input(stdio, wishes).take(socket), name="attach input")
-    ended = asyncio.create_task(stdio.closed.wait(), name="attached container")
+    frames = _Frames(socket, wishes, stdio.pause, stdio.resume)
+    stdio.attach(frames.put)
+    left = asyncio.Event()
+    taking = _attached_input(stdio, wishes, left).take(socket)
+    tasks = {
+        name: asyncio.create_task(work, name=f"attach {name}")
+        for name, work in (
+            ("output", frames.send()),
+            ("input", taking),
+            ("end of input", left.wait()),
+            ("container", stdio.closed.wait()),
+        )
+    }
     try:
-        await asyncio.wait([taker, ended], return_when=asyncio.FIRST_COMPLETED)
-        frames.end()
-        if ended.done():
-            await sender
+        others = [task for name, task in tasks.items() if name != "output"]
+        await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks["input"].done():
+            await asyncio.wait([tasks["container"]], timeout=_ANSWER)
+            frames.end()
+            await tasks["output"]
             await finish(socket, "", 0)
     finally:
-        for task in (sender, taker, ended):
+        for task in tasks.values():
             task.cancel()
-        stdio.detach(take)
+        stdio.detach(frames.put)
 
 
-def _attached_input(stdio: Stdio, wishes: Wishes) -> _Input:
+def _attached_input(stdio: Stdio, wishes: Wishes, left: asyncio.Event) -> _Input:
+    """The end of a client's input is the container's only with `stdinOnce`; else it is `left`."""
+
     async def write(data: bytes) -> None:
         if wishes.stdin:
             await stdio.write(data)
 
     def end() -> None:
-        if wishes.stdin and not stdio.is_terminal:
+        if wishes.stdin and stdio.closes_once and not stdio.is_terminal:
             stdio.close_input()
+        elif wishes.stdin:
+            left.set()
 
     return _Input(write, end, stdio.resize)
 
@@ -145,11 +167,7 @@ class Execution:
         self._wishes = wishes
         self._readers: list[PipeReader] = []
         self._stdin = -1
-        self._frames = _Frames(
-            socket,
-            self._pause,
-            self._resume,
-        )
+        self._frames = _Frames(socket, wishes, self._pause, self._resume)
 
     async def run(self, command: tuple[str, ...]) -> None:
         stdio = self._streams()
