@@ -272,6 +272,64 @@ spec:
     command: [sh, -c, "date >> /kept/starts; wc -l < /kept/starts; sleep infinity"]
     volumeMounts: [{name: kept, mountPath: /kept}]
   volumes: [{name: kept, emptyDir: {}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: sender}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: python
+    command: [python3, -c]
+    args:
+    - |
+      import socket, time
+      sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+      sock.settimeout(0.2)
+      heard = b""
+      while True:
+          try:
+              sock.sendto(b"who", ("10.43.77.77", 53))
+              said = sock.recv(99)
+          except OSError:
+              continue
+          if said != heard:
+              heard = said
+              print(said.decode(), flush=True)
+          time.sleep(0.05)
+"""
+
+ANSWERING = """
+apiVersion: v1
+kind: Service
+metadata: {name: names}
+spec:
+  clusterIP: 10.43.77.77
+  selector: {app: names}
+  ports: [{port: 53, targetPort: 5353, protocol: UDP}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: names}
+spec:
+  selector: {matchLabels: {app: names}}
+  template:
+    metadata: {labels: {app: names}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: python
+        command: [python3, -c]
+        args:
+        - |
+          import os, socket
+          sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+          sock.bind(("", 5353))
+          while True:
+              data, who = sock.recvfrom(99)
+              sock.sendto(os.uname().nodename.encode(), who)
 """
 
 
@@ -432,6 +490,19 @@ def test_a_debugger_joins_a_pod_that_runs(node: Node) -> None:
                       "--", "sh", "-c", "hostname; id -u")  # fmt: skip
     node.until(lambda: "0" in node.mesh.result("kubectl", "logs", "once", "-c", "look").stdout)
     assert node.mesh.kubectl("logs", "once", "-c", "look") == "once\n0\n"
+
+
+def test_a_sender_of_datagrams_follows_the_endpoints(node: Node) -> None:
+    """One socket: it sends before the Service is there, and goes on after its endpoint ended."""
+    node.wait("sender", "condition=Ready")
+    node.mesh.kubectl("apply", "-f", "-", text=ANSWERING)
+    node.until(lambda: node.mesh.kubectl("logs", "sender").count("names-") == 1)
+    first = node.mesh.kubectl("logs", "sender").strip()
+    node.mesh.kubectl("delete", "pod", first, "--wait=false")
+    node.until(lambda: node.mesh.kubectl("logs", "sender").count("names-") == 2)
+    second = node.mesh.kubectl("logs", "sender").split()[1]
+    assert second in node.mesh.kubectl("get", "pods", "-l", "app=names")
+    node.mesh.kubectl("delete", "deploy/names", "svc/names", "pod/sender", "--wait=false")
 
 
 def test_top_shows_what_pods_use(node: Node) -> None:

@@ -29,6 +29,7 @@ from meltemi.local.node import api_access, cgroups, names, publish, register, vi
 from meltemi.local.node.api import Api
 from meltemi.local.node.balancer import Balancer
 from meltemi.local.node.claims import Claims
+from meltemi.local.node.conntrack import Datagrams
 from meltemi.local.node.entries import EntryTable
 from meltemi.local.node.errors import NodeError, ZygoteGone
 from meltemi.local.node.events import Events
@@ -206,14 +207,16 @@ async def _listen(path: Path, application: web.Application, stack: AsyncExitStac
 
 async def _keep_vips(table: ServiceTable, subnet: Subnet) -> None:
     """Keep the kernel's rules as the services are."""
-    applied = ""
+    applied, datagrams = "", Datagrams(subnet)
     while True:
         changed = table.changed
-        script = vips.ruleset(table, subnet)
+        services = list(table)
+        script = vips.ruleset(services, subnet)
         try:
             if script != applied:
                 await nft(script)
             applied = script
+            await datagrams.follow(services)
             if changed is table.changed:
                 table.in_force()
         except NodeError as error:

@@ -46,6 +46,12 @@ class Route:
         first = next(self._turn) % len(ready) if ready else 0
         return ready[first:] + ready[:first]
 
+    def leads_to(self, target: tuple[str, int], protocol: str) -> bool:
+        """Whether an endpoint still takes traffic."""
+        service = self._table.get(*self._service)
+        port = self._find(service, protocol)
+        return service is not None and port is not None and target in service.targets(port)
+
     def _find(self, service: Virtual | None, protocol: str) -> Port | None:
         ports = service.ports if service is not None else ()
         return next((p for p in ports if (p.port, p.protocol) == (self._port, protocol)), None)
@@ -129,12 +135,15 @@ class _Near(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         far = self._callers.get(addr)
+        if far is not None and not self._route.leads_to(far.target, "UDP"):
+            far.end()
+            far = None
         if far is None:
             targets = self._route.targets(addr[0], "UDP")
             if not targets or len(self._callers) >= _MOST_CALLERS or self._transport is None:
                 return
-            far = self._callers[addr] = _Far(self._transport, addr, self._callers)
-            far.begin(targets[0])
+            far = self._callers[addr] = _Far(self._transport, addr, targets[0], self._callers)
+            far.begin()
         far.send(data)
 
 
@@ -145,23 +154,25 @@ class _Far(asyncio.DatagramProtocol):
         self,
         near: asyncio.DatagramTransport,
         caller: tuple[str, int],
+        target: tuple[str, int],
         callers: dict[tuple[str, int], "_Far"],
     ) -> None:
         self._near = near
         self._caller = caller
+        self.target = target
         self._callers = callers
         self._transport: asyncio.DatagramTransport | None = None
         self._early: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
 
-    def begin(self, target: tuple[str, int]) -> None:
-        self._opening = asyncio.create_task(self._open(target), name="datagrams to an endpoint")
+    def begin(self) -> None:
+        self._opening = asyncio.create_task(self._open(), name="datagrams to an endpoint")
 
-    async def _open(self, target: tuple[str, int]) -> None:
+    async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_datagram_endpoint(lambda: self, remote_addr=target)
+            await loop.create_datagram_endpoint(lambda: self, remote_addr=self.target)
         except OSError:
             self.end()
 
@@ -191,7 +202,10 @@ class _Far(asyncio.DatagramProtocol):
         self._timer = asyncio.get_running_loop().call_later(_CALLER_SECONDS, self.end)
 
     def end(self) -> None:
-        self._callers.pop(self._caller, None)
+        if self._callers.get(self._caller) is self:
+            del self._callers[self._caller]
+        if self._opening is not None:
+            self._opening.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:

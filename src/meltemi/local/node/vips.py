@@ -35,8 +35,8 @@ def ruleset(services: Iterable[Virtual], subnet: Subnet) -> str:
     """The nft script that makes exactly these services reachable."""
     entries = _Entries([], [], [], set())
     for service in services:
-        if not service.is_headless and not service.external_name:
-            for port in service.ports:
+        for port in service.ports:
+            if places(service, port, subnet):
                 _add(entries, service, port, subnet)
     table = f"ip {subnet.bridge}"
     jump = f"{_KEY} vmap {{ {', '.join(entries.jumps)} }}" if entries.jumps else ""
@@ -51,12 +51,22 @@ def ruleset(services: Iterable[Virtual], subnet: Subnet) -> str:
     lines += _hook("postrouting", "type nat hook postrouting priority srcnat", rules)
     rules = []
     if entries.refused:
-        places = ", ".join(entries.refused)
-        rules = [f"{_KEY} {{ {places} }} reject with icmp type port-unreachable"]
+        keys = ", ".join(entries.refused)
+        rules = [f"{_KEY} {{ {keys} }} reject with icmp type port-unreachable"]
     lines += _hook("forward", "type filter hook forward priority filter", rules)
     lines += _hook("local", "type filter hook output priority filter", rules)
     lines.append("}")
     return "\n".join(lines) + "\n"
+
+
+def places(service: Virtual, port: Port, subnet: Subnet) -> Sequence[Target]:
+    """Where a Service is reached from pods and from the machine: its address, its node port."""
+    if service.is_headless or service.external_name:
+        return ()
+    found = [(service.cluster_ip, port.port)]
+    if port.node_port:
+        found.append((subnet.gateway, port.node_port))
+    return found
 
 
 def _hook(name: str, kind: str, rules: Sequence[str]) -> Iterator[str]:
@@ -71,17 +81,15 @@ def _add(entries: _Entries, service: Virtual, port: Port, subnet: Subnet) -> Non
     protocol = port.protocol.lower()
     if protocol not in ("tcp", "udp"):
         return
-    places = [f"{service.cluster_ip} . {protocol} . {port.port}"]
-    if port.node_port:
-        places.append(f"{subnet.gateway} . {protocol} . {port.node_port}")
+    keys = [f"{ip} . {protocol} . {number}" for ip, number in places(service, port, subnet)]
     targets = service.targets(port)
     if not targets:
-        entries.refused += places
+        entries.refused += keys
         return
     chain = f"svc{len(entries.chains)}"
     where = _by_client(targets) if service.has_affinity else _at_random(targets)
     entries.chains.append(f"  chain {chain} {{ meta l4proto {protocol} dnat to {where}; }}")
-    entries.jumps += [f"{place} : goto {chain}" for place in places]
+    entries.jumps += [f"{key} : goto {chain}" for key in keys]
     entries.loops.update(f"{ip} . {ip}" for ip, _ in targets)
 
 

@@ -1,0 +1,184 @@
+"""What the kernel remembers of datagrams: a sender keeps the way that its first one took.
+
+Rules decide only about what is new. A sender that goes on talking to a Service would reach the
+endpoint it was once sent to, long after that has ended, or nothing at all when it came too early.
+So the kernel is told to forget such ways (netlink, as `conntrack -D` does it).
+https://docs.kernel.org/networking/nf_conntrack-sysctl.html, linux/netfilter/nfnetlink_conntrack.h
+"""
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from meltemi.local.node.errors import NetworkFailed
+from meltemi.local.node.network import Subnet
+from meltemi.local.node.services import Virtual
+from meltemi.local.node.vips import Target, places
+
+log = logging.getLogger(__name__)
+
+_NETFILTER = 12
+"""The netlink family."""
+_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2
+"""Messages of the subsystem of connections."""
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_ERROR, _DONE = 2, 3
+_TUPLE_ORIG, _TUPLE_REPLY = 1, 2
+_IP, _PROTO = 1, 2
+_SOURCES, _DESTINATIONS = (1, 3), (2, 4)
+"""Attributes of an address, of version 4 and of version 6."""
+_PROTO_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
+_NESTED = 0x3FFF
+"""The bits of an attribute's type that are not flags."""
+_LARGEST = 1 << 17
+_PATIENCE = 5.0
+
+Places = Mapping[Target, frozenset[Target]]
+"""(address, port) where a Service takes datagrams, to the endpoints they may go to."""
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """A way that the kernel remembers."""
+
+    family: int
+    wanted: Target
+    """Where its sender sends."""
+    reached: Target
+    """Who answers; the same where nothing was translated."""
+    key: bytes
+    """The kernel's own words for it."""
+
+
+def datagram_places(services: Iterable[Virtual], subnet: Subnet) -> Places:
+    return {
+        place: frozenset(service.targets(port))
+        for service in services
+        for port in service.ports
+        if port.protocol == "UDP"
+        for place in places(service, port, subnet)
+    }
+
+
+def leads_elsewhere(flow: Flow, known: Places) -> bool:
+    """Whether it goes to a Service, but to none of its endpoints."""
+    targets = known.get(flow.wanted)
+    return targets is not None and flow.reached not in targets
+
+
+class Datagrams:
+    """Makes the kernel forget what no longer holds."""
+
+    def __init__(self, subnet: Subnet) -> None:
+        self._subnet = subnet
+        self._known: Places = {}
+
+    async def follow(self, services: Iterable[Virtual]) -> None:
+        """The rules are as these services are now."""
+        known = datagram_places(services, self._subnet)
+        before, self._known = self._known, known
+        if any(before.get(place, targets) - targets or place not in before
+               for place, targets in known.items()):  # fmt: skip
+            try:
+                await asyncio.to_thread(forget, known)
+            except NetworkFailed as error:
+                log.warning("%s; senders go on as before for up to two minutes", error)
+
+
+def forget(known: Places) -> int:
+    """Delete the ways that lead elsewhere; how many there were. Raises NetworkFailed."""
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as sock:
+            sock.settimeout(_PATIENCE)
+            sock.bind((0, 0))
+            found = [flow for flow in _dump(sock) if leads_elsewhere(flow, known)]
+            for flow in found:
+                _ask(sock, _DELETE, _REQUEST | _ACK, flow.family, _attribute(_TUPLE_ORIG, flow.key))
+                _acknowledged(sock)
+    except OSError as error:
+        raise NetworkFailed(f"connections of datagrams: {error.strerror or error}") from error
+    return len(found)
+
+
+def _dump(sock: socket.socket) -> list[Flow]:
+    _ask(sock, _GET, _REQUEST | _DUMP, socket.AF_UNSPEC)
+    found: list[Flow] = []
+    while True:
+        for kind, body in _messages(sock.recv(_LARGEST)):
+            if kind == _DONE:
+                return found
+            if kind == _ERROR:
+                raise _os_error(body)
+            flow = flow_of(body)
+            if flow is not None:
+                found.append(flow)
+
+
+def _acknowledged(sock: socket.socket) -> None:
+    """One that has ended by itself meanwhile is as good as deleted."""
+    for kind, body in _messages(sock.recv(_LARGEST)):
+        error = _os_error(body) if kind == _ERROR else None
+        if error is not None and error.errno not in (0, errno.ENOENT):
+            raise error
+
+
+def _os_error(body: bytes) -> OSError:
+    code = -struct.unpack_from("=i", body)[0]
+    return OSError(code, os.strerror(code))
+
+
+def _ask(sock: socket.socket, kind: int, flags: int, family: int, body: bytes = b"") -> None:
+    body = struct.pack("=BBH", family, 0, 0) + body
+    sock.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body)
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    place = 0
+    while place + 16 <= len(data):
+        length, kind = struct.unpack_from("=IH", data, place)
+        yield kind, data[place + 16 : place + length]
+        place += max((length + 3) & ~3, 16)
+
+
+def flow_of(body: bytes) -> Flow | None:
+    """What a message of the kernel says of a way of datagrams; None for anything else."""
+    parts = _attributes(body[4:])
+    try:
+        original = parts[_TUPLE_ORIG]
+        reply = parts[_TUPLE_REPLY]
+        protocol = _attributes(_attributes(original)[_PROTO])
+        if protocol[_PROTO_NUMBER][0] != socket.IPPROTO_UDP:
+            return None
+        wanted = _end(original, _DESTINATIONS, _DESTINATION_PORT)
+        return Flow(body[0], wanted, _end(reply, _SOURCES, _SOURCE_PORT), original)
+    except KeyError:
+        return None
+
+
+def _end(tuple_: bytes, addresses: tuple[int, int], port: int) -> Target:
+    parts = _attributes(tuple_)
+    ip, protocol = _attributes(parts[_IP]), _attributes(parts[_PROTO])
+    raw = next(ip[name] for name in addresses if name in ip)
+    return str(ipaddress.ip_address(raw)), int.from_bytes(protocol[port], "big")
+
+
+def _attributes(data: bytes) -> Mapping[int, bytes]:
+    found: dict[int, bytes] = {}
+    place = 0
+    while place + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, place)
+        found[kind & _NESTED] = data[place + 4 : place + length]
+        place += max((length + 3) & ~3, 4)
+    return found
+
+
+def _attribute(kind: int, body: bytes) -> bytes:
+    """One that holds others."""
+    padded = body + b"\0" * (-len(body) % 4)
+    return struct.pack("=HH", 4 + len(body), kind | 0x8000) + padded
