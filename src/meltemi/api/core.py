@@ -109,9 +109,15 @@ class Condition(Api, frozen=True):
     message: str = ""
 
 
+class PodAddress(Api, frozen=True):
+    ip: str = ""
+
+
 class PodStatus(Api, frozen=True):
     phase: str = ""
     pod_ip: str = msgspec.field(default="", name="podIP")
+    pod_ips: tuple[PodAddress, ...] = msgspec.field(default=(), name="podIPs")
+    """The first is `pod_ip`."""
     conditions: tuple[Condition, ...] = ()
 
 

@@ -84,6 +84,11 @@ class NodeInfo(msgspec.Struct, frozen=True):
     """Never what the proxy says: it has proved its identity, whose service account may read the
     Secrets of its namespace."""
 
+    @property
+    def has_ipv6(self) -> bool:
+        """One of its addresses is of IPv6."""
+        return ":" in self.ip or ":" in str(self.metadata.get("INSTANCE_IPS", ""))
+
 
 class BadNode(ValueError):
     """A node id does not have the form `kind~ip~pod.namespace~domain`."""

@@ -162,7 +162,7 @@ def compile_views(
     )
     assembler = Assembler(kit, planned, leaving, passing, sealed)
     asking = graph.derive(
-        "asking listeners", learned.ports, sealer.asking_listener, reads=(mesh.fields,)
+        "asking listeners", learned.ports, sealer.asking_listeners, reads=(mesh.fields,)
     )
     on_demand = OnDemand(kit, learned, asked, planned.scopes_of, asking, sealed.outside)
     filters, patches = _patches(graph, model, proxies, mesh, protos)

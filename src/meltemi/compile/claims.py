@@ -14,9 +14,11 @@ from meltemi.compile.plan.destinations import Client, Resolver
 from meltemi.compile.plan.l4 import default_forward, tcp_routes, tls_routes
 from meltemi.compile.plan.listeners import (
     ANY_ADDRESS,
+    ANY_IPV6,
     Claim,
     Claimed,
     Slot,
+    any_of,
     claim_chains,
     outbound_listener,
 )
@@ -139,6 +141,8 @@ class _Maker:
             places: Iterable[tuple[str, tuple[str, ...]]] = ((way.bind, ()),)
         else:
             places = self._places(fetch, service, port)
+            if not pair.scope.has_ipv6:
+                places = ((bind, ranges) for bind, ranges in places if ":" not in bind)
         for bind, ranges in places:
             number = way.port if way.port is not None else port.number
             yield Claim(
@@ -181,7 +185,9 @@ class _Maker:
         if service.resolution is Resolution.HEADLESS:
             key = ServicePortKey(*service.key, port.number)
             endpoints = fetch.get(self._model.endpoints, key)
-            for address in sorted({e.address for e in endpoints.ready} if endpoints else ()):
+            for address in sorted(
+                {a for e in endpoints.ready for a in e.addresses} if endpoints else ()
+            ):
                 yield address, ()
             return
         yield ANY_ADDRESS, ()
@@ -195,8 +201,15 @@ class _Maker:
             Claimed(claim, self._chains(fetch, claim, problems))
             for claim in fetch.by(self._claims, CLAIM_BY_SLOT, slot)
         ]
-        planned = outbound_listener(slot, claimed, outside)
+        planned = outbound_listener(slot, claimed, outside, self._also(fetch, slot))
         return {slot: Outcome(planned.listener, (*planned.problems, *problems))}
+
+    def _also(self, fetch: Fetch, slot: Slot) -> tuple[str, ...]:
+        """A listener of any address takes IPv6, too, unless another one has it to itself."""
+        if slot.bind != ANY_ADDRESS or not slot.scope.has_ipv6:
+            return ()
+        apart = fetch.by(self._claims, CLAIM_BY_SLOT, slot._replace(bind=ANY_IPV6))
+        return any_of(ipv6=not apart)
 
     def _chains(
         self, fetch: Fetch, claim: Claim, problems: list[Problem]

@@ -371,6 +371,8 @@ class Listener(msgspec.Struct, frozen=True, cache_hash=True):
     reuse_port: bool = True
     sources: tuple[ObjectKey, ...] = ()
     """Every object that contributes, for problems of the whole listener."""
+    also: tuple[str, ...] = ()
+    """Further addresses, with the same port."""
 
 
 class InboundCluster(msgspec.Struct, frozen=True):
@@ -386,6 +388,10 @@ class InboundCluster(msgspec.Struct, frozen=True):
     """The name in Envoy's own statistics; empty: the cluster's."""
     pool: ConnectionPool | None = None
     """Limits of the connections to the application."""
+    also: tuple[str, ...] = ()
+    """Its further addresses, tried where it does not listen at the first."""
+    ipv6: bool = False
+    """The application may be reached over IPv6, too."""
 
 
 class Inbound(msgspec.Struct, frozen=True):

@@ -90,7 +90,10 @@ class Planning(NamedTuple):
         view = self.outbound.listeners
         slots = sorted(slot for slot in view if slot.scope == scope)
         outside = self.outbound.outside.items()[scope]
-        return (virtual_outbound(outside), *(view.items()[slot] for slot in slots))
+        return (
+            virtual_outbound(outside, ipv6=scope.has_ipv6),
+            *(view.items()[slot] for slot in slots),
+        )
 
     def _routes(self, scope: ScopeKey, fetch: Fetch) -> tuple[Routes, tuple[Problem, ...]]:
         """A sidecar's route configurations, each service's part of them in the order of hosts."""

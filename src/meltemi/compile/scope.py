@@ -23,11 +23,15 @@ class ScopeKey(NamedTuple):
     labels: tuple[tuple[str, str], ...]
     """Those that matter; ordered."""
     traits: tuple[str, ...] = ()
-    """What else tells proxies apart: `READS_SECRETS`, `UNPRIVILEGED`; ordered."""
+    """What else tells proxies apart: `READS_SECRETS`, `UNPRIVILEGED`, `IPV6`; ordered."""
     place: tuple[tuple[str, str], ...] = ()
     """Where the proxies run, as topology labels, as far as some rule asks; ordered."""
     sidecar: ObjectKey = ObjectKey("", "", "")
     """The Sidecar object that applies; without a name: none."""
+
+    @property
+    def has_ipv6(self) -> bool:
+        return IPV6 in self.traits
 
     @property
     def owner(self) -> str:
@@ -47,6 +51,8 @@ CREDENTIALS = "@credentials"
 """Stands among telling labels where sidecars too may need Secrets."""
 ON_DEMAND = "on-demand"
 """The proxies learn what they use: `sidecar` is the workload's learned scope."""
+IPV6 = "ipv6"
+"""The proxy has an IPv6 address: what listens at any address does so in both families."""
 UNPRIVILEGED = "unprivileged"
 """The pod may not listen below port 1024."""
 _TOPOLOGY = "topology="
@@ -100,7 +106,8 @@ def scope_of(
         labels = tuple(sorted(node.labels.items()))
         return ScopeKey("router", node.namespace, labels, tuple(_traits(node)), asked)
     labels = tuple(sorted((k, v) for k, v in node.labels.items() if k in telling))
-    traits = (READS_SECRETS,) if CREDENTIALS in telling and node.reads_secrets else ()
+    own = ((READS_SECRETS, CREDENTIALS in telling and node.reads_secrets), (IPV6, node.has_ipv6))
+    traits = tuple(trait for trait, holds in own if holds)
     scope = ScopeKey("sidecar", node.namespace, labels, traits, asked)
     return scope if sidecar is None else scope._replace(sidecar=sidecar.source)
 
@@ -110,6 +117,8 @@ def _traits(node: NodeInfo) -> Iterator[str]:
         yield READS_SECRETS
     if str(node.metadata.get("UNPRIVILEGED_POD", "")).lower() == "true":
         yield UNPRIVILEGED
+    if node.has_ipv6:
+        yield IPV6
     config = node.metadata.get("PROXY_CONFIG")
     topology = config.get("gatewayTopology") if isinstance(config, dict) else None
     if topology:

@@ -49,6 +49,13 @@ class HostPieces(NamedTuple):
     pieces: tuple[tuple[int, Piece], ...]
 
 
+class Asking(NamedTuple):
+    """Which listener of on-demand proxies."""
+
+    port: int
+    ipv6: bool
+
+
 class Beyond(NamedTuple):
     """Where a scope's traffic goes that no service takes."""
 
@@ -128,7 +135,9 @@ class Sealer:
         self, fetch: Fetch, scope: ScopeKey, plan: Outside
     ) -> Mapping[ScopeKey, Outcome[Beyond]]:
         """What takes the traffic that nothing else does."""
-        listener = self._listener(virtual_outbound(plan), self._settings(fetch))
+        listener = self._listener(
+            virtual_outbound(plan, ipv6=scope.has_ipv6), self._settings(fetch)
+        )
         return {scope: Outcome(Beyond(listener, self._element(fallback_host(plan))))}
 
     def listener(
@@ -137,12 +146,17 @@ class Sealer:
         """A listener that scopes share."""
         return {plan: Outcome(self._listener(plan, self._settings(fetch)))}
 
-    def asking_listener(
+    def asking_listeners(
         self, fetch: Fetch, port: int, _value: int
-    ) -> Mapping[int, Outcome[Resource]]:
-        """A port's listener for on-demand proxies."""
+    ) -> Mapping[Asking, Outcome[Resource]]:
+        """A port's listeners for on-demand proxies, without and with IPv6."""
         settings = self._settings(fetch)
-        return {port: Outcome(self._listener(asking_listener(port, settings), settings))}
+        return {
+            Asking(port, ipv6): Outcome(
+                self._listener(asking_listener(port, settings, ipv6=ipv6), settings)
+            )
+            for ipv6 in (False, True)
+        }
 
     def _listener(self, plan: ir.Listener, settings: MeshSettings) -> Resource:
         message = envoy_listeners.listener(self._kit, plan, settings)

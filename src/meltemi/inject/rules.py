@@ -3,11 +3,13 @@
 Envoy's own traffic is known by its user and group, or by a mark on its sockets where there is but
 one user. Traffic of Envoy to its own pod goes back in through the inbound port, so that a pod
 which calls its own Service meets its own policies; an application that calls itself is left
-alone. The order of the rules is that of istio-iptables (mesh-semantics 1.17).
+alone. The order of the rules is that of istio-iptables (mesh-semantics 1.17). One table holds for
+IPv4 and IPv6, so what Envoy does not listen for is refused and never goes past it.
 """
 
 import argparse
 import ipaddress
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
@@ -15,8 +17,9 @@ from typing import NoReturn, TypeVar
 DNS_PORT = 15053
 """Where the proxy answers questions for names, when they are captured."""
 _TABLE = "inet meltemi"
-_INBOUND_SOURCE = "127.0.0.6"
-"""Envoy's source address towards the application: never captured."""
+_INBOUND_SOURCES = ("ip saddr 127.0.0.6", "ip6 saddr ::6")
+"""Envoy's source addresses towards the application: never captured."""
+_NOT_LOOPBACK = ("ip daddr != 127.0.0.1", "ip6 daddr != ::1")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 
 T = TypeVar("T")
@@ -89,11 +92,10 @@ def _outbound(options: argparse.Namespace, mark: int | None) -> Iterator[str]:
         yield f"tcp dport {_set(options.not_outbound)} return"
     if options.not_interfaces:
         yield f"oifname {_set(options.not_interfaces)} return"
-    yield f"ip saddr {_INBOUND_SOURCE} return"
-    for test in is_proxy:
+    yield from (f"{source} return" for source in _INBOUND_SOURCES)
+    for elsewhere, test in itertools.product(_NOT_LOOPBACK, is_proxy):
         yield (
-            f'oifname "lo" ip daddr != 127.0.0.1 {test} '
-            f"tcp dport != {options.inbound_tunnel_port} "
+            f'oifname "lo" {elsewhere} {test} tcp dport != {options.inbound_tunnel_port} '
             f"redirect to :{options.inbound_capture_port}"
         )
     yield f'oifname "lo" {is_other} return'

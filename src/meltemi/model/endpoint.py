@@ -26,6 +26,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     locality: str = ""
     node: str = ""
     weight: int = 1
+    also: tuple[str, ...] = ()
+    """Further addresses of the same workload, tried where the first does not answer."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, *self.also)
 
 
 class EndpointSet(msgspec.Struct, frozen=True):

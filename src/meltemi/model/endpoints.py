@@ -2,8 +2,10 @@
 choose, joined with what is known of the workload at each address."""
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from meltemi.api.core import EndpointSlice, SliceEndpoint
 from meltemi.api.service_entry import ServiceEntry
@@ -19,7 +21,7 @@ from meltemi.model.service import Port, Resolution, Service
 from meltemi.model.tls import InboundTls, Mode
 from meltemi.model.workload import Workload
 
-WORKLOAD_BY_ADDRESS: Index[Workload] = Index("address", lambda w: (w.address,))
+WORKLOAD_BY_ADDRESS: Index[Workload] = Index("address", lambda w: (w.address, *w.also))
 WORKLOAD_BY_NAMESPACE: Index[Workload] = Index("namespace", lambda w: (w.key.namespace,))
 ENTRY_BY_NAMESPACE: Index[Workload] = Index(
     "entries of namespace", lambda w: (w.key.namespace,) if w.is_entry else ()
@@ -69,13 +71,20 @@ class EndpointJoin:
     def _of_service(self, fetch: Fetch, service: Service, port: Port) -> Iterator[Endpoint]:
         """A Kubernetes Service: its slices, and the WorkloadEntries its selector chooses."""
         where = (service.namespace, service.name)
+        twice: dict[tuple[WorkloadKey, int], list[Endpoint]] = {}
         for part in fetch.by(self._sources.slices, SLICE_BY_SERVICE, where):
             number = _port_of(part, port)
             if number is None:
                 continue
             for item in part.endpoints:
                 for address in item.addresses[:1]:
-                    yield self._in_slice(fetch, item, address, number)
+                    workload = self._behind(fetch, item, address)
+                    found = self._in_slice(fetch, workload, item, address, number)
+                    if workload is not None and workload.also:
+                        twice.setdefault((workload.key, number), []).append(found)
+                    else:
+                        yield found
+        yield from (_one_of(endpoints) for endpoints in twice.values())
         if service.selector:
             workloads = fetch.by(self._sources.workloads, ENTRY_BY_NAMESPACE, service.namespace)
             for workload in workloads:
@@ -105,8 +114,14 @@ class EndpointJoin:
         if not own and service.resolution.by_name:
             yield _bare(service.host, _number(port), "")
 
-    def _in_slice(self, fetch: Fetch, item: SliceEndpoint, address: str, port: int) -> Endpoint:
-        workload = self._behind(fetch, item, address)
+    def _in_slice(
+        self,
+        fetch: Fetch,
+        workload: Workload | None,
+        item: SliceEndpoint,
+        address: str,
+        port: int,
+    ) -> Endpoint:
         locality = f"/{item.zone}" if item.zone else ""
         ready = item.conditions.ready is not False
         if workload is None:
@@ -192,6 +207,14 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _one_of(endpoints: Sequence[Endpoint]) -> Endpoint:
+    """What slices of two families say of one port of one pod: an endpoint that is called over
+    IPv4, and else over IPv6. It so has the weight of one."""
+    ordered = sorted(endpoints, key=lambda e: ":" in e.address)
+    also = tuple(dict.fromkeys(e.address for e in ordered[1:] if e.address != ordered[0].address))
+    return msgspec.structs.replace(ordered[0], also=also)
 
 
 def _bare(

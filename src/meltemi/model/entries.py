@@ -7,6 +7,7 @@ from meltemi.api import service_entry as api
 from meltemi.base.keys import HostKey, ObjectKey
 from meltemi.base.problems import Code, Outcome, Problem, Severity
 from meltemi.flow import Index
+from meltemi.model.addresses import canonical
 from meltemi.model.hosts import export_list
 from meltemi.model.protocols import protocol_of
 from meltemi.model.service import Port, Protocol, Resolution, Service
@@ -53,7 +54,7 @@ def service_from_entries(
     for entry in agreeing:
         for port in _ports(entry.spec):
             ports.setdefault(port.number, port)
-    declared = tuple(dict.fromkeys(a for e in agreeing for a in _addresses(e)))
+    declared = tuple(dict.fromkeys(canonical(a) for e in agreeing for a in e.spec.addresses))
     spec = first.spec
     name, aliases = _names(key, domain)
     selector = spec.workload_selector.labels if spec.workload_selector is not None else {}
@@ -108,14 +109,6 @@ def _names(key: HostKey, domain: str) -> tuple[str, tuple[str, ...]]:
         return key.host, ()
     name, namespace = parts
     return name, (f"{name}.{namespace}.svc", f"{name}.{namespace}")
-
-
-def _addresses(entry: api.ServiceEntry) -> tuple[str, ...]:
-    """A CIDR of a single address is that address."""
-    return tuple(
-        a.removesuffix("/32") if ":" not in a else a.removesuffix("/128")
-        for a in entry.spec.addresses
-    )
 
 
 def _ports(spec: api.ServiceEntrySpec) -> tuple[Port, ...]:

@@ -3,6 +3,7 @@
 from meltemi.api import core
 from meltemi.api.meta import Object
 from meltemi.base.keys import HostKey, ObjectKey
+from meltemi.model.addresses import canonical
 from meltemi.model.hosts import export_list
 from meltemi.model.protocols import protocol_of
 from meltemi.model.service import Port, Protocol, Resolution, Service
@@ -15,7 +16,8 @@ def service_from_object(obj: core.Service, domain: str) -> Service:
     """One Kubernetes Service as the mesh sees it; UDP ports are left out."""
     meta, spec = obj.metadata, obj.spec
     host = f"{meta.name}.{meta.namespace}.svc.{domain}"
-    addresses = tuple(a for a in (spec.cluster_ips or (spec.cluster_ip,)) if a not in ("", "None"))
+    given = spec.cluster_ips or (spec.cluster_ip,)
+    addresses = tuple(canonical(a) for a in given if a not in ("", "None"))
     return Service(
         key=HostKey(meta.namespace, host),
         source=ObjectKey("Service", meta.namespace, meta.name),

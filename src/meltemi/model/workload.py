@@ -34,6 +34,12 @@ class Workload(msgspec.Struct, frozen=True):
     locality: str = ""
     """`region/zone/subzone`."""
     weight: int = 1
+    also: tuple[str, ...] = ()
+    """Its further addresses, of the other family."""
+
+    @property
+    def has_ipv6(self) -> bool:
+        return any(":" in address for address in (self.address, *self.also))
 
     def port_behind(self, port: Port) -> int:
         """Its port behind a service's: what an entry says of the name, the target's number, or

@@ -29,6 +29,7 @@ def workload_from_pod(pod: Pod, trust_domain: str, place: str = "") -> Workload 
         key=WorkloadKey(meta.namespace, meta.name),
         source=ObjectKey("Pod", meta.namespace, meta.name),
         address=pod.status.pod_ip,
+        also=tuple(a.ip for a in pod.status.pod_ips if a.ip not in ("", pod.status.pod_ip)),
         labels=labels,
         identity=Identity(trust_domain, meta.namespace, pod.spec.service_account_name or "default"),
         name=name,

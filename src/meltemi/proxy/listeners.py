@@ -15,24 +15,18 @@ HEALTH_PORT = 15021
 PROMETHEUS_PORT = 15090
 
 _TYPE = "type.googleapis.com/envoy.extensions"
-_INBOUND_SOURCE = "127.0.0.6"
-"""Where inbound connections to the app come from; capture rules let it pass."""
+_INBOUND_SOURCE, _IPV6_SOURCE = "127.0.0.6", "::6"
+"""Where inbound connections to the app come from; capture rules let them pass."""
 
 
 def static_listeners(spec: ProxySpec, app: App) -> list[JsonObject]:
+    prometheus = _http_chain("prometheus", [_route("/stats/prometheus", "prometheus_stats")])
+    health = _http_chain("health", [_route("/healthz/ready", "agent")])
     return [
         _listener("admin", _tcp("127.0.0.1", ADMIN_PORT), [_tcp_chain("prometheus_stats")]),
-        _listener(
-            "prometheus",
-            _tcp("0.0.0.0", PROMETHEUS_PORT),
-            [_http_chain("prometheus", [_route("/stats/prometheus", "prometheus_stats")])],
-        ),
-        _listener(
-            "health",
-            _tcp("0.0.0.0", HEALTH_PORT),
-            [_http_chain("health", [_route("/healthz/ready", "agent")])],
-        ),
-        _listener("status", _tcp("0.0.0.0", STATUS_PORT), _status_chains()),
+        _open_listener(spec, "prometheus", PROMETHEUS_PORT, [prometheus]),
+        _open_listener(spec, "health", HEALTH_PORT, [health]),
+        _open_listener(spec, "status", STATUS_PORT, _status_chains()),
         *(
             _listener(
                 f"app-{port}",
@@ -69,7 +63,7 @@ def static_cluster(name: str, address: JsonObject, kind: str = "STATIC") -> Json
 def _app_cluster(spec: ProxySpec, port: int) -> JsonObject:
     """Straight to the app as inbound traffic goes, past the capture rules."""
     cluster = static_cluster(f"app-{port}", _tcp(spec.ip, port))
-    source = {"address": _INBOUND_SOURCE, "port_value": 0}
+    source = {"address": _IPV6_SOURCE if ":" in spec.ip else _INBOUND_SOURCE, "port_value": 0}
     cluster["upstream_bind_config"] = {"source_address": source}
     return cluster
 
@@ -83,10 +77,21 @@ def _status_chains() -> list[JsonObject]:
         _route("/app-health/", "agent", prefix=True),
     ]
     local = [*anywhere, _route("/quitquitquit", "agent"), _route("/drain", "agent")]
-    loopback = [{"address_prefix": "127.0.0.0", "prefix_len": 8}]
+    loopback = [
+        {"address_prefix": "127.0.0.0", "prefix_len": 8},
+        {"address_prefix": "::1", "prefix_len": 128},
+    ]
     inside = _http_chain("status_local", local)
     inside["filter_chain_match"] = {"direct_source_prefix_ranges": loopback}
     return [inside, _http_chain("status", anywhere)]
+
+
+def _open_listener(spec: ProxySpec, name: str, port: int, chains: list[JsonObject]) -> JsonObject:
+    """One that is reached from outside of the pod, over every family the pod has."""
+    listener = _listener(name, _tcp("0.0.0.0", port), chains)
+    if spec.has_ipv6:
+        listener["additional_addresses"] = [{"address": _tcp("::", port)}]
+    return listener
 
 
 def _listener(name: str, address: JsonObject, chains: list[JsonObject]) -> JsonObject:

@@ -48,7 +48,7 @@ def metadata(spec: ProxySpec) -> JsonObject:
         "SERVICE_ACCOUNT": spec.service_account,
         "WORKLOAD_NAME": spec.workload,
         "OWNER": owner,
-        "INSTANCE_IPS": spec.ip,
+        "INSTANCE_IPS": ",".join((spec.ip, *spec.also)),
         "NODE_NAME": spec.node_name,
     }
     defaults: JsonObject = {

@@ -24,6 +24,7 @@ class ProxySpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     uid: str
     ip: str
+    """The first of the pod's addresses."""
     node_name: str
     service_account: str
     labels: Mapping[str, str]
@@ -41,6 +42,12 @@ class ProxySpec(msgspec.Struct, frozen=True, kw_only=True):
     socket_mark: int | None = None
     """Set on all upstream sockets, where capture rules know Envoy by a mark, not by its user."""
     trust_domain: str = "cluster.local"
+    also: tuple[str, ...] = ()
+    """The pod's further addresses, of the other family."""
+
+    @property
+    def has_ipv6(self) -> bool:
+        return any(":" in address for address in (self.ip, *self.also))
 
     @property
     def bootstrap_path(self) -> str:

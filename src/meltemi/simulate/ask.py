@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from meltemi.compile.plan.inbound import selects
+from meltemi.model.addresses import canonical
 from meltemi.model.build import SERVICE_BY_NAMESPACE
 from meltemi.model.workload import Workload
 from meltemi.simulate.request import Connection, Pairs, Request, Speaks
@@ -58,7 +59,7 @@ def ask(world: World, question: Question) -> Trace:
     except UnknownWorkload as error:
         raise BadQuestion(str(error)) from error
     plan = world.plan(workload)
-    host = url.hostname
+    host = canonical(url.hostname)
     encrypted = url.scheme in ("https", "tls")
     request = _request(question, port)
     if at_gateway:
@@ -73,7 +74,7 @@ def ask(world: World, question: Question) -> Trace:
         speaks=Speaks.TLS if encrypted else _SPEAKS.get(url.scheme, Speaks.OTHER),
         sni=(question.sni or host) if encrypted else "",
         alpn=question.alpn or (("h2", "http/1.1") if url.scheme == "https" else ()),
-        source="" if at_gateway else workload.address,
+        source="" if at_gateway else _source(workload, resolved.address),
     )
     if plan is None:
         return direct(world, connection, resolved, request)
@@ -92,6 +93,13 @@ def _at_gateway(world: World, gateway: Workload, host: str, port: int) -> Resolv
             because = (Because(*service.source, "spec.ports"),)
             return Resolved(host, gateway.address, number, reason, because)
     return Resolved(host, gateway.address, port, f"the gateway {gateway.key}")
+
+
+def _source(client: Workload, destination: str) -> str:
+    """The client's address of the family it connects in."""
+    is_six = ":" in destination
+    own = (client.address, *client.also)
+    return next((a for a in own if (":" in a) == is_six), client.address)
 
 
 _SPEAKS = {"http": Speaks.HTTP1, "grpc": Speaks.HTTP2}

@@ -18,19 +18,21 @@ def captured(listeners: Sequence[ir.Listener], connection: Connection) -> ir.Lis
     """The listener a captured connection ends at: `virtualOutbound` hands it to the listener of
     the original destination, by address first, then for any address."""
     entry = next((one for one in listeners if one.hands_over), None)
-    wanted = (connection.address, connection.port), ("0.0.0.0", connection.port)
-    for place in wanted:
-        for listener in listeners:
-            if (listener.address, listener.port) == place and listener is not entry:
-                return listener
-    return entry
+    others = [one for one in listeners if one is not entry and one.port == connection.port]
+    return _nearest(others, connection) or entry
 
 
 def listening(listeners: Sequence[ir.Listener], connection: Connection) -> ir.Listener | None:
     """The listener whose own socket takes a connection."""
-    for address in (connection.address, "0.0.0.0"):
+    bound = [one for one in listeners if one.bind and one.port == connection.port]
+    return _nearest(bound, connection)
+
+
+def _nearest(listeners: Sequence[ir.Listener], connection: Connection) -> ir.Listener | None:
+    """The listener of exactly an address, else the one of any address of its family."""
+    for address in (connection.address, "::" if ":" in connection.address else "0.0.0.0"):
         for listener in listeners:
-            if listener.bind and (listener.address, listener.port) == (address, connection.port):
+            if address in (listener.address, *listener.also):
                 return listener
     return None
 

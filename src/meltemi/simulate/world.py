@@ -97,6 +97,7 @@ def node_of(workload: Workload, domain: str) -> NodeInfo:
     kind = "router" if workload.is_gateway else "sidecar"
     space, name = workload.key
     suffix = f"{space}.svc.{domain}"
+    addresses = ",".join((workload.address, *workload.also))
     return NodeInfo(
         id=f"{kind}~{workload.address}~{name}.{space}~{suffix}",
         kind=kind,
@@ -105,7 +106,7 @@ def node_of(workload: Workload, domain: str) -> NodeInfo:
         name=name,
         domain=suffix,
         labels=workload.labels,
-        metadata=_LEARNED,
+        metadata={**_LEARNED, "INSTANCE_IPS": addresses},
         reads_secrets=workload.is_gateway,
     )
 

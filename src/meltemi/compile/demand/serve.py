@@ -24,8 +24,8 @@ from meltemi.compile import names
 from meltemi.compile.demand.learn import Learning, authority
 from meltemi.compile.envoy.kit import Kit, set_struct
 from meltemi.compile.patch.apply import OWN, USUAL_NAME
-from meltemi.compile.scope import ON_DEMAND, ScopeKey
-from meltemi.compile.seal import Beyond
+from meltemi.compile.scope import IPV6, ON_DEMAND, ScopeKey
+from meltemi.compile.seal import Asking, Beyond
 from meltemi.flow import View
 from meltemi.model.hosts import wildcards_over
 
@@ -48,7 +48,7 @@ class OnDemand:
         learned: Learning,
         demands: View[ObjectKey, frozenset[str]],
         scopes_of: View[str, ScopeKey],
-        listeners: View[int, Resource],
+        listeners: View[Asking, Resource],
         outside: View[ScopeKey, Beyond],
     ) -> None:
         self._kit = kit
@@ -77,7 +77,8 @@ class OnDemand:
         for owner in gone:
             self._forget(owner, out)
         if ports or not self._sent:
-            self._put(SetKey(LISTENER, _ASKING), self._shared_listeners(), out)
+            for ipv6 in (False, True):
+                self._put(SetKey(LISTENER, _asking(ipv6)), self._shared_listeners(ipv6=ipv6), out)
             self._put(SetKey(ROUTE, _ASKING), self._shared_routes(), out)
         for owner, scope in self._scopes.items():
             if ports or owner in touched or scope.sidecar in asked:
@@ -111,8 +112,8 @@ class OnDemand:
     def _ports(self) -> list[int]:
         return sorted(self._learned.ports)
 
-    def _shared_listeners(self) -> Resources:
-        found = (self._listeners.get(port) for port in self._ports())
+    def _shared_listeners(self, *, ipv6: bool) -> Resources:
+        found = (self._listeners.get(Asking(port, ipv6)) for port in self._ports())
         return {r.name: r for r in found if r is not None}
 
     def _shared_routes(self) -> Resources:
@@ -159,9 +160,13 @@ class OnDemand:
             return view
         replaced = {SetKey(t, scope.owner): _own(t, scope.owner) for t in (LISTENER, ROUTE)}
         sets = [replaced.get(key, key) for key in view.sets]
-        sets += [SetKey(LISTENER, _ASKING), SetKey(ROUTE, _ASKING)]
+        sets += [SetKey(LISTENER, _asking(scope.has_ipv6)), SetKey(ROUTE, _ASKING)]
         sets.append(SetKey(VIRTUAL_HOST, scope.owner))
         return msgspec.structs.replace(view, sets=tuple(sets))
+
+
+def _asking(has_ipv6: bool) -> str:
+    return f"{_ASKING}/{IPV6}" if has_ipv6 else _ASKING
 
 
 def _own(type_url: str, owner: str) -> SetKey:

@@ -26,6 +26,9 @@ def assignment(kit: Kit, plan: ir.Assignment, settings: MeshSettings) -> Any:
 
 def _endpoint(target: Any, endpoint: Endpoint, settings: MeshSettings) -> None:
     set_address(target.endpoint.address, endpoint.address, endpoint.port)
+    for address in endpoint.also:
+        further = target.endpoint.additional_addresses.add()
+        set_address(further.address, address, endpoint.port)
     target.load_balancing_weight.value = endpoint.weight
     fields = target.metadata.filter_metadata
     if endpoint.mtls:

@@ -9,8 +9,12 @@ from meltemi.compile.envoy.kit import UNIX, Kit, set_address, set_duration
 from meltemi.compile.envoy.pool import keep_alive, limits
 from meltemi.compile.settings import MeshSettings
 
-_LOOPBACK_SOURCE = "127.0.0.6"
-"""From this address capture rules let a connection through to the application."""
+_SOURCE, _IPV6_SOURCE = "127.0.0.6", "::6"
+"""From these addresses capture rules let a connection through to the application."""
+_EXTRA_SOURCE: Json = {
+    "extra_source_addresses": [{"address": {"address": _IPV6_SOURCE, "port_value": 0}}]
+}
+"""Envoy takes the source of the family it connects in."""
 _CLUSTER = "envoy.config.cluster.v3.Cluster"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _SOL_SOCKET, _SO_MARK = 1, 36
@@ -18,7 +22,7 @@ _SOL_SOCKET, _SO_MARK = 1, 36
 
 def clusters(kit: Kit, inbound: ir.Inbound, mark: int | None, settings: MeshSettings) -> list[Any]:
     """One message for each; `mark`: what tells the proxy's own sockets apart, if not its user."""
-    source: Json = {"source_address": {"address": _LOOPBACK_SOURCE, "port_value": 0}}
+    source: Json = {"source_address": {"address": _SOURCE, "port_value": 0}}
     if mark is not None:
         source["socket_options"] = [
             {"level": _SOL_SOCKET, "name": _SO_MARK, "int_value": mark, "state": "STATE_PREBIND"}
@@ -29,7 +33,7 @@ def clusters(kit: Kit, inbound: ir.Inbound, mark: int | None, settings: MeshSett
 def _cluster(kit: Kit, plan: ir.InboundCluster, source: Json, settings: MeshSettings) -> Any:
     body: Json = {"name": plan.name, "alt_stat_name": plan.stat_name}
     if not plan.address.startswith(UNIX):
-        body["upstream_bind_config"] = source
+        body["upstream_bind_config"] = source | (_EXTRA_SOURCE if plan.ipv6 else {})
     if not plan.address:
         body |= {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
     if plan.destination is not None:
@@ -44,6 +48,8 @@ def _cluster(kit: Kit, plan: ir.InboundCluster, source: Json, settings: MeshSett
         message.load_assignment.cluster_name = plan.name
         endpoint = message.load_assignment.endpoints.add().lb_endpoints.add().endpoint
         set_address(endpoint.address, plan.address, plan.port)
+        for address in plan.also:
+            set_address(endpoint.additional_addresses.add().address, address, plan.port)
     wanted = plan.pool or ConnectionPool()
     tcp, http = wanted.tcp or TCPSettings(), wanted.http or HTTPSettings()
     set_duration(message.connect_timeout, tcp.connect_timeout or settings.connect_timeout)

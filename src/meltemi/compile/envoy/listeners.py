@@ -28,6 +28,8 @@ def listener(kit: Kit, plan: ir.Listener, settings: MeshSettings) -> Any:
     """One listener as a message."""
     message = kit.new("envoy.config.listener.v3.Listener", name=plan.name)
     set_address(message.address, plan.address, plan.port)
+    for address in plan.also:
+        set_address(message.additional_addresses.add().address, address, plan.port)
     message.traffic_direction = 1 if plan.side is ir.Side.SERVER else 2
     if not plan.bind:
         message.bind_to_port.value = False

@@ -14,6 +14,7 @@ from meltemi.compile.scope import UNPRIVILEGED, ScopeKey
 from meltemi.model.gateway import AutoPassthrough, ClientCheck, GatewayDef, Server, Terminate
 
 ANY_ADDRESS = "0.0.0.0"
+ANY_IPV6 = "::"
 _FIRST_FREE = 1024
 
 

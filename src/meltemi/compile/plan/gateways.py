@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from meltemi.base.problems import Code, Problem, Severity
 from meltemi.compile import ir, names
 from meltemi.compile.plan.destinations import Resolver
 from meltemi.compile.plan.gateway_routes import Binder
 from meltemi.compile.plan.gateway_servers import (
     ANY_ADDRESS,
+    ANY_IPV6,
     Bound,
     Place,
     Speech,
@@ -51,8 +54,18 @@ def plan(
     merged = merge(scope, gateways, target_ports)
     planner = _Planner(Binder(scope, tables, resolver), secrets, topology_of(scope))
     listeners = [found for place in merged.places if (found := planner.listener(place))]
+    if scope.has_ipv6:
+        listeners = [_beside(listener, listeners) for listener in listeners]
     problems = dict.fromkeys((*merged.problems, *planner.problems, *planner.binder.problems))
     return GatewayPlan(tuple(listeners), planner.routes, tuple(problems))
+
+
+def _beside(listener: ir.Listener, others: Sequence[ir.Listener]) -> ir.Listener:
+    """A listener of any address takes IPv6, too, unless another one has it to itself."""
+    taken = {(other.address, other.port) for other in others}
+    if listener.address != ANY_ADDRESS or (ANY_IPV6, listener.port) in taken:
+        return listener
+    return msgspec.structs.replace(listener, also=(ANY_IPV6,))
 
 
 class _Planner:

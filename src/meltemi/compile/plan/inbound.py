@@ -16,7 +16,7 @@ from meltemi.model.sidecar import Ingress, SidecarDef
 from meltemi.model.tls import InboundTls, Mode
 from meltemi.model.workload import Workload
 
-_LOOPBACK = "127.0.0.1"
+_ANY, _LOOPBACK = "0.0.0.0", "127.0.0.1"
 _RETRY = Retry(attempts=2, on=("reset-before-request",), ignore_previous_hosts=False)
 """An application may close an idle connection just as a request is sent on it."""
 PROXY_PORTS = frozenset({15000, 15001, 15006, 15020, 15021, 15053, 15090})
@@ -86,11 +86,33 @@ def inbound(subject: Subject, settings: MeshSettings) -> Planned:
     for port in (*captured, other):
         chains += _chains(port)
     listeners = [
-        _listener(names.VIRTUAL_INBOUND, "0.0.0.0", names.INBOUND_PORT, chains, captured),
+        _listener(names.VIRTUAL_INBOUND, _ANY, names.INBOUND_PORT, chains, captured),
         *(_own_listener(port) for port in served if port.bind),
     ]
     clusters = {port.cluster: _cluster(port) for port in (*served, other)}
+    if subject.workload.has_ipv6:
+        listeners = [_beside(one) for one in listeners]
+        clusters = {n: _both(one, subject.workload, settings) for n, one in clusters.items()}
     return Planned(ir.Inbound(tuple(listeners), tuple(clusters.values())), tuple(problems))
+
+
+def _beside(listener: ir.Listener) -> ir.Listener:
+    """What listens at any address does so in both families."""
+    if listener.address != _ANY:
+        return listener
+    return msgspec.structs.replace(listener, also=("::",))
+
+
+def _both(
+    cluster: ir.InboundCluster, workload: Workload, settings: MeshSettings
+) -> ir.InboundCluster:
+    """An application that is called at its first address listens perhaps only at another."""
+    also: tuple[str, ...] = ()
+    if cluster.address == workload.address:
+        also = workload.also
+    elif cluster.address == _LOOPBACK and settings.local_inbound:
+        also = ("::1",)
+    return msgspec.structs.replace(cluster, also=also, ipv6=True)
 
 
 def _listener(
@@ -209,7 +231,7 @@ def _of_ingress(subject: Subject, sidecar: SidecarDef, entry: Ingress) -> Served
         endpoint=_endpoint(entry, workload.address),
         pool=entry.pool or sidecar.pool or (subject.pools(found, entry.port) if found else None),
         tls=_server_tls(entry),
-        bind="" if entry.captured else entry.bind or "0.0.0.0",
+        bind="" if entry.captured else entry.bind or _ANY,
         source=sidecar.source,
         path=entry.path,
     )
@@ -223,7 +245,7 @@ def _endpoint(entry: Ingress, address: str) -> tuple[str, int]:
         return entry.endpoint, 0
     host, _, port = entry.endpoint.rpartition(":")
     host = host.strip("[]")
-    return address if host in ("0.0.0.0", "::") else host, int(port)
+    return address if host in (_ANY, "::") else host, int(port)
 
 
 def _server_tls(entry: Ingress) -> ir.ServerTls | None:

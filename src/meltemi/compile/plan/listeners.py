@@ -18,6 +18,7 @@ from meltemi.compile.settings import MeshSettings
 from meltemi.model.service import Protocol
 
 ANY_ADDRESS = "0.0.0.0"
+ANY_IPV6 = "::"
 RAW_HTTP = ir.ChainMatch(transport=ir.Transport.RAW, protocols=ir.SNIFFED_HTTP)
 
 
@@ -75,7 +76,7 @@ class PlannedListener(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def virtual_outbound(outside: Outside) -> ir.Listener:
+def virtual_outbound(outside: Outside, *, ipv6: bool) -> ir.Listener:
     """Takes all captured connections and hands each to the listener of its destination."""
     loop = ir.ChainMatch(port=names.OUTBOUND_PORT)
     return ir.Listener(
@@ -83,15 +84,24 @@ def virtual_outbound(outside: Outside) -> ir.Listener:
         side=ir.Side.CLIENT,
         address=ANY_ADDRESS,
         port=names.OUTBOUND_PORT,
+        also=any_of(ipv6=ipv6),
         chains=(ir.FilterChain("virtualOutbound-blackhole", loop, ir.REFUSE),),
         default=ir.FilterChain("virtualOutbound-catchall-tcp", ir.ChainMatch(), outside.tcp),
         hands_over=True,
     )
 
 
-def outbound_listener(slot: Slot, claimed: Sequence[Claimed], outside: Outside) -> PlannedListener:
+def any_of(*, ipv6: bool) -> tuple[str, ...]:
+    """What stands beside ANY_ADDRESS."""
+    return (ANY_IPV6,) if ipv6 else ()
+
+
+def outbound_listener(
+    slot: Slot, claimed: Sequence[Claimed], outside: Outside, also: tuple[str, ...] = ()
+) -> PlannedListener:
     """Merge the claims of a listener. Chains that would take the same connections conflict: the
-    oldest claim keeps them, the younger ones are reported."""
+    oldest claim keeps them, the younger ones are reported. `also`: the listener's further
+    addresses."""
     ordered = sorted(claimed, key=lambda c: c.claim.created)
     owners: dict[ir.ChainMatch, Claim] = {}
     chains: dict[ir.ChainMatch, ir.FilterChain] = {}
@@ -110,6 +120,7 @@ def outbound_listener(slot: Slot, claimed: Sequence[Claimed], outside: Outside) 
         side=ir.Side.CLIENT,
         address=slot.bind,
         port=slot.port,
+        also=also,
         chains=tuple(chains.values()),
         default=everything or _fallthrough(outside),
         bind=any(claim.opens for claim, _ in ordered),
@@ -120,7 +131,7 @@ def outbound_listener(slot: Slot, claimed: Sequence[Claimed], outside: Outside) 
     return PlannedListener(listener, tuple(dict.fromkeys(problems)))
 
 
-def asking_listener(port: int, settings: MeshSettings) -> ir.Listener:
+def asking_listener(port: int, settings: MeshSettings, *, ipv6: bool) -> ir.Listener:
     """The shared HTTP listener of a port, where no service the proxy knows claims it yet."""
     name = names.address_listener(ANY_ADDRESS, port)
     through = Outside(names.PASSTHROUGH if settings.allow_any else "")
@@ -130,6 +141,7 @@ def asking_listener(port: int, settings: MeshSettings) -> ir.Listener:
         side=ir.Side.CLIENT,
         address=ANY_ADDRESS,
         port=port,
+        also=any_of(ipv6=ipv6),
         chains=(ir.FilterChain(name, RAW_HTTP, http),),
         default=_fallthrough(through),
         bind=False,
