@@ -11,12 +11,14 @@ from meltemi import __version__
 from meltemi.api.kinds import Kind
 from meltemi.local.apiserver import discovery, openapi, reviews
 from meltemi.local.apiserver.authn import Tokens
+from meltemi.local.apiserver.broadcast import Broadcasts, Outlet
 from meltemi.local.apiserver.errors import (
     StatusError,
     bad_request,
     method_not_allowed,
     not_found,
 )
+from meltemi.local.apiserver.forms import Form
 from meltemi.local.apiserver.metrics import GROUP as METRICS
 from meltemi.local.apiserver.metrics import Metrics
 from meltemi.local.apiserver.operations import Operations, User, Write
@@ -36,8 +38,6 @@ from meltemi.local.apiserver.scale import paths as scale_paths
 from meltemi.local.apiserver.scale import rescaled, scale_of
 from meltemi.local.apiserver.subresources import NodeProxy
 from meltemi.local.apiserver.watching import (
-    Form,
-    Lines,
     Pages,
     Watch,
     check_version,
@@ -87,7 +87,7 @@ class Handlers:
         self._metrics = Metrics(operations, node)
         self._patching = Patching(operations, authorizer)
         self._pages = Pages()
-        self._lines = Lines()
+        self._broadcasts = Broadcasts(operations.store, operations.clock.now)
 
     def _now(self) -> datetime.datetime:
         return self._operations.clock.now()
@@ -225,9 +225,9 @@ class Handlers:
                     return await self._watch(request, found, form)
                 return self._list(found, form, dict(request.query))
             case "GET" | "HEAD", True:
-                if parse_bool(request.query.get("watch")):
+                if request.method == "GET" and parse_bool(request.query.get("watch")):
                     return await self._watch(request, found, form)
-                entry = operations.entry(found.kind, found.namespace, found.name)
+                entry = operations.shown(found.kind, found.namespace, found.name)
                 return _raw(form.raw(entry, self._now()))
             case "POST", False:
                 data = parse_body(body, request.content_type)
@@ -265,14 +265,13 @@ class Handlers:
         query = dict(request.query)
         if found.name:
             query["fieldSelector"] = f"metadata.name={found.name}"
-        watch = Watch(self._operations, self._lines, form, found.namespace, query)
-        watch.on_lost = lambda: _abort(request)
+        watch = Watch(self._operations, self._broadcasts, form, found.namespace, query)
         response = web.StreamResponse(headers={"Content-Type": _JSON})
         response.enable_chunked_encoding()
         await response.prepare(request)
         try:
-            async for block in watch.lines(self._now):
-                await response.write(block)
+            if request.transport is not None:
+                await watch.run(response, Outlet(request.transport))
         except StatusError as error:
             await response.write(error_line(error))
         except ConnectionError:
@@ -437,11 +436,6 @@ def _agent(request: web.Request) -> str:
 
 def _header(text: str) -> str:
     return "".join(c for c in text.replace('"', "'") if c.isprintable())[:512]
-
-
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
 
 
 def _delete_options(request: web.Request, body: bytes, write: Write) -> tuple[Json, Write]:

@@ -96,14 +96,22 @@ class Operations:
         return self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def entry(self, kind: Kind, namespace: str, name: str) -> Entry:
+        """An object as writers have to take it. Raises a 404."""
         found = self.store.get(resource_of(kind), namespace, name)
         if found is None:
             raise not_found(kind.plural, kind.group, name)
         return found
 
+    def shown(self, kind: Kind, namespace: str, name: str) -> Entry:
+        """An object as readers see it. Raises a 404."""
+        found = self.store.durable(resource_of(kind), namespace, name)
+        if found is None:
+            raise not_found(kind.plural, kind.group, name)
+        return found
+
     def select(self, kind: Kind, namespace: str, labels: str, fields: str) -> list[Entry]:
-        """Objects of a kind that both selectors choose."""
-        entries = self.store.entries(resource_of(kind), namespace)
+        """Objects of a kind that both selectors choose, as readers see them."""
+        entries = self.store.durable_entries(resource_of(kind), namespace)
         if not labels and not fields:
             return list(entries)
         test = object_test(labels, fields)
@@ -294,6 +302,7 @@ class Operations:
             entry = self.entry(kind, namespace, name)
             wanted = change(orjson.loads(entry.raw))
             if wanted is None:
+                await self.store.settled(resource_of(kind), namespace, name)
                 return entry.data
             data = self._replaced(kind, entry, wanted, write, subresource)
             held = self._owners(kind, entry.data, wanted, data, write, subresource, owners)
@@ -306,6 +315,7 @@ class Operations:
             if current is None or current.version != entry.version:
                 continue
             if is_same and _same(data, entry.data) and _same_owners(data, entry.data):
+                await self.store.settled(resource_of(kind), namespace, name)
                 return entry.data
             if write.dry_run:
                 return data
@@ -396,6 +406,7 @@ class Operations:
                 gone = await self.store.remove(resource, namespace, name)
                 return gone.data if gone else entry.data
             if marked is entry.data:
+                await self.store.settled(resource, namespace, name)
                 return marked
             return (await self.store.put(resource, namespace, name, marked)).data
         raise conflict(kind.plural, kind.group, name, "too many writers at once; try again")

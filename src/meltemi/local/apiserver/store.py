@@ -1,14 +1,14 @@
 """Objects in memory, written through to SQLite: one writer, group commits, bounded history.
 
-Every write takes effect in memory at once and is acknowledged, and shown to watchers, when its
-transaction has committed: concurrent writes share one. Resource versions grow for ever, across
-restarts too. A watcher that does not keep up is cut off; it never slows a writer.
+A write counts for later writers at once. Readers and watchers see it, and it is acknowledged, when
+its transaction has committed: concurrent writes share one. Resource versions grow for ever, across
+restarts too.
 """
 
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,6 @@ import orjson
 Json = dict[str, Any]
 HISTORY = 4096
 """Changes of one resource that a watch can be resumed over."""
-QUEUE = 4096
-"""Events a watcher may lag behind."""
 
 
 class Resource(NamedTuple):
@@ -52,45 +50,7 @@ class StoreFailed(Exception):
     """The database cannot be written; what was to be written has not happened."""
 
 
-class Watcher:
-    """Receives committed changes of one resource, in order."""
-
-    def __init__(self) -> None:
-        self._changes: deque[Change] = deque()
-        self._waiting: asyncio.Future[None] | None = None
-        self.is_lost = False
-        self.on_lost: Callable[[], None] = lambda: None
-        """Called once, when the watcher has fallen too far behind."""
-
-    def offer(self, change: Change) -> None:
-        if self.is_lost:
-            return
-        if len(self._changes) >= QUEUE:
-            self.is_lost = True
-            self._changes.clear()
-            self.on_lost()
-        else:
-            self._changes.append(change)
-        self.wake()
-
-    def wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-    async def batch(self, seconds: float) -> list[Change]:
-        """All changes there are; waits for the first one, but not for longer than this."""
-        if not self._changes and not self.is_lost:
-            loop = asyncio.get_running_loop()
-            self._waiting = loop.create_future()
-            timer = loop.call_later(seconds, self.wake)
-            try:
-                await self._waiting
-            finally:
-                timer.cancel()
-                self._waiting = None
-        found = list(self._changes)
-        self._changes.clear()
-        return found
+Told = Callable[[Sequence[Change]], None]
 
 
 class _Write(NamedTuple):
@@ -107,7 +67,9 @@ class Store:
         self._objects: dict[Resource, dict[tuple[str, str], Entry]] = {}
         self._history: dict[Resource, deque[Change]] = {}
         self._floor: dict[Resource, int] = {}
-        self._watchers: dict[Resource, set[Watcher]] = {}
+        self._ahead: dict[Resource, dict[tuple[str, str], _Write]] = {}
+        """Writes whose transaction has not committed yet: the newest of each object."""
+        self._followers: dict[Resource, list[Told]] = {}
         self._pending: list[_Write] = []
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
@@ -152,17 +114,28 @@ class Store:
         return self._objects.setdefault(resource, {})
 
     def get(self, resource: Resource, namespace: str, name: str) -> Entry | None:
+        """An object as the next writer has to take it."""
+        ahead = self._ahead.get(resource)
+        if ahead and (write := ahead.get((namespace, name))):
+            return None if write.change.deleted else write.change.entry
+        return self.durable(resource, namespace, name)
+
+    def durable(self, resource: Resource, namespace: str, name: str) -> Entry | None:
+        """An object as readers see it: nothing that a crash could take back."""
         return self._table(resource).get((namespace, name))
 
     def entries(self, resource: Resource, namespace: str = "") -> Iterator[Entry]:
-        """All objects of a resource, ordered by namespace and name."""
+        """All objects of a resource as writers have to take them, by namespace and name."""
         table = self._table(resource)
-        keys = [k for k in table if k[0] == namespace] if namespace else list(table)
-        keys.sort()
-        for key in keys:
-            found = table.get(key)
-            if found is not None:
-                yield found
+        if ahead := self._ahead.get(resource):
+            table = {**table, **{key: write.change.entry for key, write in ahead.items()}}
+            for key in [key for key, write in ahead.items() if write.change.deleted]:
+                del table[key]
+        return _ordered(table, namespace)
+
+    def durable_entries(self, resource: Resource, namespace: str = "") -> Iterator[Entry]:
+        """All objects of a resource as readers see them, by namespace and name."""
+        return _ordered(self._table(resource), namespace)
 
     def resources(self) -> Iterable[Resource]:
         return list(self._objects)
@@ -173,15 +146,13 @@ class Store:
         meta = {**data["metadata"], "resourceVersion": str(self.version)}
         stored = {**data, "metadata": meta}
         entry = Entry(namespace, name, self.version, stored, orjson.dumps(stored))
-        table = self._table(resource)
-        before = table.get((namespace, name))
-        table[namespace, name] = entry
+        before = self.get(resource, namespace, name)
         await self._commit(resource, Change(self.version, entry, before, False))
         return entry
 
     async def remove(self, resource: Resource, namespace: str, name: str) -> Entry | None:
         """Take an object out; answers its last state, under the version of its removal."""
-        before = self._table(resource).pop((namespace, name), None)
+        before = self.get(resource, namespace, name)
         if before is None:
             return None
         self.version += 1
@@ -192,10 +163,17 @@ class Store:
         return entry
 
     async def _commit(self, resource: Resource, change: Change) -> None:
-        done = asyncio.get_running_loop().create_future()
-        self._pending.append(_Write(resource, change, done))
+        write = _Write(resource, change, asyncio.get_running_loop().create_future())
+        self._ahead.setdefault(resource, {})[change.entry.namespace, change.entry.name] = write
+        self._pending.append(write)
         self._wake.set()
-        await done
+        await asyncio.shield(write.done)
+
+    async def settled(self, resource: Resource, namespace: str, name: str) -> None:
+        """Return once what was written to an object last is durable."""
+        write = self._ahead.get(resource, {}).get((namespace, name))
+        if write is not None:
+            await asyncio.shield(write.done)
 
     async def _commit_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -211,18 +189,12 @@ class Store:
                 self._undo([*batch, *self._pending], StoreFailed(f"{self._path}: {error}"))
                 self._pending = []
                 continue
-            for write in batch:
-                self._publish(write)
+            self._publish(batch)
 
     def _undo(self, writes: list[_Write], error: StoreFailed) -> None:
-        """Nothing of these has happened: memory goes back to what the database holds."""
-        for write in reversed(writes):
-            entry, before = write.change.entry, write.change.before
-            table = self._table(write.resource)
-            if before is None:
-                table.pop((entry.namespace, entry.name), None)
-            else:
-                table[before.namespace, before.name] = before
+        """Nothing of these has happened, nor anything that built on them."""
+        self._ahead.clear()
+        for write in writes:
             if not write.done.done():
                 write.done.set_exception(error)
 
@@ -250,19 +222,35 @@ class Store:
                 self._db.execute("ROLLBACK")
             raise
 
-    def _publish(self, write: _Write) -> None:
+    def _publish(self, batch: list[_Write]) -> None:
+        """Show what has committed: to readers, to followers, and then to its writers."""
+        changes: dict[Resource, list[Change]] = {}
+        for write in batch:
+            self._settle(write)
+            changes.setdefault(write.resource, []).append(write.change)
+            for listener in self.listeners:
+                listener(write.resource, write.change)
+        for resource, changed in changes.items():
+            for told in tuple(self._followers.get(resource, ())):
+                told(changed)
+        for write in batch:
+            if not write.done.done():
+                write.done.set_result(None)
+
+    def _settle(self, write: _Write) -> None:
         resource, change = write.resource, write.change
+        key = (change.entry.namespace, change.entry.name)
+        if change.deleted:
+            self._table(resource).pop(key, None)
+        else:
+            self._table(resource)[key] = change.entry
+        if self._ahead[resource].get(key) is write:
+            del self._ahead[resource][key]
         self.committed = change.version
         history = self._history.setdefault(resource, deque(maxlen=HISTORY))
         if len(history) == HISTORY:
             self._floor[resource] = history[0].version
         history.append(change)
-        for watcher in self._watchers.get(resource, ()):
-            watcher.offer(change)
-        for listener in self.listeners:
-            listener(resource, change)
-        if not write.done.done():
-            write.done.set_result(None)
 
     def oldest(self, resource: Resource) -> int:
         """The version from which on every change of a resource is remembered."""
@@ -273,26 +261,30 @@ class Store:
         history = self._history.get(resource)
         return history[-1].version if history else self._start
 
-    def watch(self, resource: Resource, since: int | None) -> Watcher | None:
-        """Follow a resource from after a version on; None: that much history is not kept."""
-        watcher = Watcher()
-        if since is not None:
-            if since < self.oldest(resource):
-                return None
-            for change in self._history.get(resource, ()):
-                if change.version > since:
-                    watcher.offer(change)
-        self._watchers.setdefault(resource, set()).add(watcher)
-        return watcher
+    def changes(self, resource: Resource, since: int) -> list[Change] | None:
+        """What was committed after a version; None: that much history is not kept."""
+        if since < self.oldest(resource):
+            return None
+        return [c for c in self._history.get(resource, ()) if c.version > since]
 
-    def watcher_count(self) -> int:
-        """How many watchers there are that have not fallen behind."""
-        return sum(not w.is_lost for found in self._watchers.values() for w in found)
+    def follow(self, resource: Resource, told: Told) -> None:
+        """Call `told` with the changes of each commit from now on, in order."""
+        self._followers.setdefault(resource, []).append(told)
+
+    def unfollow(self, resource: Resource, told: Told) -> None:
+        self._followers[resource].remove(told)
 
     def forget_history(self) -> None:
         """Make every version before this moment too old to be watched from."""
         self._history.clear()
         self._start = self.committed
 
-    def unwatch(self, resource: Resource, watcher: Watcher) -> None:
-        self._watchers.get(resource, set()).discard(watcher)
+
+def _ordered(table: dict[tuple[str, str], Entry], namespace: str) -> Iterator[Entry]:
+    """Entries of one namespace or of all; what is taken out meanwhile is left out."""
+    keys = [k for k in table if k[0] == namespace] if namespace else list(table)
+    keys.sort()
+    for key in keys:
+        found = table.get(key)
+        if found is not None:
+            yield found

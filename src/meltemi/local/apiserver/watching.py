@@ -1,95 +1,25 @@
-"""Lists and watches: selections on the wire, in JSON or as tables.
-
-Objects go out as the bytes they are stored in. An event is encoded once and its bytes are shared
-by everyone who watches in the same form.
-"""
+"""Lists and watches: what a client asks for, and in which order it gets it."""
 
 import asyncio
 import base64
-import datetime
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
+from aiohttp import web
 
 from meltemi.api.kinds import Kind
-from meltemi.local.apiserver import tables
-from meltemi.local.apiserver.convert import converted
+from meltemi.local.apiserver.broadcast import Broadcasts, Outlet, Selection, event_line, framed
 from meltemi.local.apiserver.errors import StatusError, bad_request, gone
+from meltemi.local.apiserver.forms import Form
 from meltemi.local.apiserver.operations import Operations
-from meltemi.local.apiserver.registry import Registry, resource_of
-from meltemi.local.apiserver.selectors import object_test
-from meltemi.local.apiserver.store import Change, Entry, Watcher
+from meltemi.local.apiserver.registry import resource_of
+from meltemi.local.apiserver.store import Change, Entry
 
 Json = dict[str, Any]
 _BOOKMARK_EVERY = 30.0
 _DEFAULT_SECONDS = 1800.0
-
-
-class Form:
-    """How objects are shown: at which version, whole, as a table or only their metadata."""
-
-    def __init__(
-        self, registry: Registry, kind: Kind, version: str, *, accept: str = "", include: str = ""
-    ) -> None:
-        self._registry = registry
-        self.kind = kind
-        self.version = version
-        self.api_version = f"{kind.group}/{version}" if kind.group else version
-        self.is_table = "as=Table" in accept
-        self.is_partial = "as=PartialObjectMetadata" in accept
-        self.include = include or "Metadata"
-        self._is_plain = not self.is_table and not self.is_partial
-        self._is_stored = self._is_plain and version == kind.versions[0]
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """What tells forms apart that show the same object differently."""
-        shape = "table" if self.is_table else "partial" if self.is_partial else ""
-        return (self.kind.group, self.kind.plural, self.version, shape, self.include)
-
-    def one(self, data: Json) -> Json:
-        """An object at the version asked for."""
-        if data.get("apiVersion") == self.api_version:
-            return data
-        return {**converted(self.kind, self.version, data), "apiVersion": self.api_version}
-
-    def shown(self, data: Json, now: datetime.datetime) -> Json:
-        """One object in this form."""
-        if self.is_table:
-            version = str(data["metadata"].get("resourceVersion", ""))
-            return self._table([data], version, now)
-        return _partial(data) if self.is_partial else self.one(data)
-
-    def raw(self, entry: Entry, now: datetime.datetime) -> bytes:
-        """One stored object in this form, as JSON."""
-        return entry.raw if self._is_stored else orjson.dumps(self.shown(entry.data, now))
-
-    def many(self, entries: Sequence[Entry], meta: Json, now: datetime.datetime) -> bytes:
-        """A list in this form, as JSON."""
-        if self.is_table:
-            shown = self._table([e.data for e in entries], meta["resourceVersion"], now)
-            return orjson.dumps({**shown, "metadata": meta})
-        name, version = f"{self.kind.name}List", self.api_version
-        if self.is_partial:
-            name, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
-        head = orjson.dumps({"kind": name, "apiVersion": version, "metadata": meta})
-        items = b",".join([self.raw(e, now) for e in entries])
-        return head[:-1] + b',"items":[' + items + b"]}"
-
-    def _table(self, items: Sequence[Json], version: str, now: datetime.datetime) -> Json:
-        columns = self._registry.columns(self.kind, self.version)
-        shown = [self.one(item) for item in items]
-        return tables.table(self.kind, columns, shown, version, now, include=self.include)
-
-
-def _partial(data: Json) -> Json:
-    return {
-        "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": data["metadata"],
-    }
 
 
 def parse_bool(text: str | None) -> bool:
@@ -182,46 +112,27 @@ class Pages:
             raise bad_request("continue key is not valid") from error
 
 
-class Lines:
-    """Events as lines of JSON, each encoded once however many watch."""
-
-    MOST = 1024
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
-
-    def of(self, word: str, change: Change, form: Form, now: datetime.datetime) -> bytes:
-        key = (change.version, word, *form.key)
-        line = self._known.get(key)
-        if line is None:
-            line = event_line(word, form.raw(change.entry, now))
-            self._known[key] = line
-            if len(self._known) > self.MOST:
-                self._known.popitem(last=False)
-        return line
-
-
-def event_line(word: str, raw: bytes) -> bytes:
-    return b'{"type":"' + word.encode() + b'","object":' + raw + b"}\n"
-
-
 class Watch:
-    """One client's watch: yields lines of JSON until its time is over or it is cut off."""
+    """One request to watch: first what there is, then every change."""
 
     def __init__(
         self,
         operations: Operations,
-        lines: Lines,
+        broadcasts: Broadcasts,
         form: Form,
         namespace: str,
-        query: dict[str, str],
+        query: Mapping[str, str],
     ) -> None:
         self._operations = operations
-        self._lines = lines
+        self._broadcasts = broadcasts
         self._form = form
-        self._namespace = namespace
-        labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
-        self._test = object_test(labels, fields) if labels or fields else None
+        self._selection = Selection(
+            resource_of(form.kind),
+            form,
+            namespace=namespace,
+            labels=query.get("labelSelector", ""),
+            fields=query.get("fieldSelector", ""),
+        )
         self._bookmarks = parse_bool(query.get("allowWatchBookmarks"))
         self._initial = parse_bool(query.get("sendInitialEvents"))
         if self._initial and not self._bookmarks:
@@ -230,62 +141,55 @@ class Watch:
         self._seconds = float(
             parse_number(query.get("timeoutSeconds"), "timeoutSeconds") or _DEFAULT_SECONDS
         )
-        self.on_lost: Callable[[], None] = lambda: None
 
-    def _start(self) -> tuple[Watcher, list[Entry]]:
-        """The watcher, and what to send first."""
-        store, resource = self._operations.store, resource_of(self._form.kind)
+    async def run(self, response: web.StreamResponse, outlet: Outlet) -> None:
+        """Send until the time is over; whoever leaves or falls behind ends it by cancelling."""
+        selection, store = self._selection, self._operations.store
+        missed = self._missed()
+        broadcast = self._broadcasts.join(selection, outlet)
+        try:
+            first = broadcast.block(missed) if missed is not None else self._present()
+            if first:
+                await response.write(first)
+            outlet.open()
+            loop = asyncio.get_running_loop()
+            ends = loop.time() + self._seconds
+            while (left := ends - loop.time()) > 0:
+                sent = outlet.sent
+                await asyncio.sleep(min(left, _BOOKMARK_EVERY))
+                if self._bookmarks and (outlet.sent == sent or left <= _BOOKMARK_EVERY):
+                    outlet.send(framed(self._bookmark(store.committed)))
+        finally:
+            self._broadcasts.leave(selection, outlet)
+
+    def _missed(self) -> list[Change] | None:
+        """What has changed since the version asked for; None: begin with what there is."""
+        store, resource = self._operations.store, self._selection.resource
         since = parse_number(self._since, "resourceVersion")
         if since > store.version:
             raise too_new(since, store.version)
-        from_now = not since or self._initial
-        watcher = store.watch(resource, None if from_now else since)
-        if watcher is None:
+        if not since or self._initial:
+            return None
+        missed = store.changes(resource, since)
+        if missed is None:
             raise gone(f"too old resource version: {self._since} ({store.oldest(resource)})")
-        watcher.on_lost = self.on_lost
-        entries = list(store.entries(resource, self._namespace)) if from_now else []
-        return watcher, [e for e in entries if self._test is None or self._test(e.data)]
+        return missed
 
-    async def lines(self, now: Callable[[], datetime.datetime]) -> AsyncIterator[bytes]:
-        """Blocks of lines, each with everything that has happened by then."""
-        store, resource = self._operations.store, resource_of(self._form.kind)
-        watcher, entries = self._start()
-        try:
-            sent = {(e.namespace, e.name): e.version for e in entries}
-            if entries:
-                time = now()
-                yield b"".join(event_line("ADDED", self._form.raw(e, time)) for e in entries)
-            if self._initial:
-                yield self._bookmark(store.committed, ended=True)
-            loop = asyncio.get_running_loop()
-            ends = loop.time() + self._seconds
-            while (left := ends - loop.time()) > 0 and not watcher.is_lost:
-                changes = await watcher.batch(min(left, _BOOKMARK_EVERY))
-                if not changes and self._bookmarks:
-                    yield self._bookmark(store.committed)
-                block = b"".join(self._change(change, sent, now()) for change in changes)
-                if block:
-                    yield block
-            if self._bookmarks and not watcher.is_lost:
-                yield self._bookmark(store.committed)
-        finally:
-            store.unwatch(resource, watcher)
-
-    def _change(
-        self, change: Change, sent: dict[tuple[str, str], int], now: datetime.datetime
-    ) -> bytes:
-        entry, before = change.entry, change.before
-        if self._namespace and entry.namespace != self._namespace:
-            return b""
-        if sent and sent.get((entry.namespace, entry.name), 0) >= change.version:
-            return b""
-        test = self._test
-        had = before is not None and (test is None or test(before.data))
-        has = not change.deleted and (test is None or test(entry.data))
-        if not had and not has:
-            return b""
-        word = "MODIFIED" if had and has else "ADDED" if has else "DELETED"
-        return self._lines.of(word, change, self._form, now)
+    def _present(self) -> bytes:
+        """What there is, as events."""
+        store, selection, time = (
+            self._operations.store,
+            self._selection,
+            self._operations.clock.now(),
+        )
+        lines = [
+            event_line("ADDED", self._form.raw(entry, time))
+            for entry in store.durable_entries(selection.resource, selection.namespace)
+            if selection.includes(entry.data)
+        ]
+        if self._initial:
+            lines.append(self._bookmark(store.committed, ended=True))
+        return b"".join(lines)
 
     def _bookmark(self, version: int, *, ended: bool = False) -> bytes:
         meta: Json = {"resourceVersion": str(version), "creationTimestamp": None}
