@@ -5,7 +5,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -68,18 +68,23 @@ async def _list(client: aiohttp.ClientSession) -> float:
 
 
 async def _watch(client: aiohttp.ClientSession) -> list[float]:
-    """Seconds from sending a write to each watcher's having its event, in order of size."""
-    lags: list[float] = []
+    """Seconds from sending a write to each watcher's having its event, in order of size.
+
+    One process plays all watchers: it notes when bytes come and reads them afterwards, or the last
+    watcher would wait for what the others do with theirs.
+    """
+    received: list[list[tuple[float, bytes]]] = [[] for _ in range(_WATCHERS)]
     ready = [asyncio.Event() for _ in range(_WATCHERS)]
     writes = _EVENTS_A_SECOND * _SECONDS
 
-    async def watcher(opened: asyncio.Event) -> None:
+    async def watcher(opened: asyncio.Event, chunks: list[tuple[float, bytes]]) -> None:
+        lines = 0
         async with client.get(_MAPS, params={"watch": "true", "labelSelector": "lag=yes"}) as reply:
             opened.set()
-            for _ in range(writes):
-                line = await reply.content.readline()
-                sent = json.loads(line)["object"]["data"]["sent"]
-                lags.append(time.perf_counter() - float(sent))
+            while lines < writes:
+                chunk = await reply.content.readany()
+                chunks.append((time.perf_counter(), chunk))
+                lines += chunk.count(b"\n")
 
     async def write(number: int) -> None:
         body = config_map(f"lag-{number}", sent=repr(time.perf_counter()))
@@ -88,11 +93,20 @@ async def _watch(client: aiohttp.ClientSession) -> list[float]:
             assert reply.status == 201
 
     async with asyncio.TaskGroup() as group:
-        for opened in ready:
-            group.create_task(watcher(opened))
+        for opened, chunks in zip(ready, received, strict=True):
+            group.create_task(watcher(opened, chunks))
         await asyncio.gather(*(opened.wait() for opened in ready))
         started = time.perf_counter()
         for number in range(writes):
             await asyncio.sleep(max(0, started + number / _EVENTS_A_SECOND - time.perf_counter()))
             group.create_task(write(number))
-    return sorted(lags)
+    return sorted(lag for chunks in received for lag in _lags(chunks))
+
+
+def _lags(chunks: list[tuple[float, bytes]]) -> Iterator[float]:
+    """How late each line of one watch was complete."""
+    rest = b""
+    for arrived, chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield arrived - float(json.loads(line)["object"]["data"]["sent"])

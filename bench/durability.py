@@ -97,6 +97,7 @@ async def _write_and_kill(
     begun.cancel()
     await asyncio.sleep(seconds)
     server.process.kill()
+    await server.process.wait()
     for result in await asyncio.gather(*writers, return_exceptions=True):
         if not isinstance(result, aiohttp.ClientError | OSError):
             raise RuntimeError("a write was refused") from result
