@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 from tests.feature.conftest import App, Proxy
 
+from meltemi.app.analysis_status import AnalysisStatus
+from meltemi.base.clock import SystemClock
+from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from meltemi.kube.errors import ApiError
 
@@ -238,3 +241,32 @@ async def test_a_proxy_that_connects_later_sees_the_same(shop: App, client: Prox
     outbound = {n for n in client.listeners if n != "virtualInbound"}
     assert {n: late.listeners[n] for n in outbound} == {n: client.listeners[n] for n in outbound}
     assert LISTENER in {url for url, _ in late.taken}
+
+
+async def test_an_object_says_itself_what_is_wrong_with_it(shop: App, client: Proxy) -> None:
+    writer = AnalysisStatus(shop.engine, shop.client, SystemClock())
+    key = ObjectKey("VirtualService", "default", "reviews")
+
+    async def told() -> Any:
+        assert await writer.write()
+        return (await shop.client.get(key)).get("status")
+
+    await shop.apply(SUBSETS)
+    await shop.apply(split(50))
+    assert not await told()
+    await shop.apply(split(50, subset="v9"))
+    status = await told()
+    [condition] = status["conditions"]
+    assert (condition["type"], condition["status"]) == ("PassedAnalysis", "False")
+    assert condition["reason"] == "UnknownSubset"
+    assert condition["message"].startswith("spec.http[0].route[1].destination.subset: ")
+    assert status["validationMessages"] == [
+        {"type": {"name": "UnknownSubset", "code": "MSH0202"}, "level": "ERROR"}
+    ]
+    assert status["observedGeneration"] == 2
+    await shop.apply(split(60))
+    status = await told()
+    assert [c["status"] for c in status["conditions"]] == ["True"]
+    assert "validationMessages" not in status
+    await shop.apply(split(60))
+    assert list(writer.outdated()) == []

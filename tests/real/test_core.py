@@ -122,7 +122,7 @@ async def test_patches_are_felt_and_refused_ones_are_told(mesh: Mesh) -> None:
 
     def told() -> list[str]:
         found = json.loads(mesh.run("curl", "-s", f"{mesh.console}/api/problems"))
-        return [p["code"] for p in found if "bad" in p["object"]]
+        return [p["code"] for p in found if p["name"] == "bad"]
 
     await until(lambda: told() == ["MSH0301"])
     mesh.kubectl("delete", "envoyfilter", "bad")

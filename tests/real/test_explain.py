@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.real.conftest import SAMPLES, Mesh
+from tests.real.conftest import SAMPLES, Mesh, meltemi_command
 from tests.real.test_routing import RULES, curl
 
 FAILS, DIFFERS, BAD = 4, 3, 2
@@ -80,7 +80,7 @@ async def test_a_change_is_foretold_and_not_made(mesh: Mesh) -> None:
 
 
 async def test_a_stranger_at_the_gateway(mesh: Mesh) -> None:
-    asked = ("--from", "gateway/istio-ingressgateway")
+    asked = ("--from", "gateway")
     code, answer = explain(mesh, *asked, "http://shop.example.com/productpage")
     assert code == 0
     assert shares(answer["trace"]) == {"productpage-v1": 100}
@@ -104,6 +104,30 @@ async def test_a_bad_question_is_told_what_is_there(mesh: Mesh) -> None:
     assert code == BAD
     assert "no pod nobody" in said
     assert "productpage-v1" in said
+
+
+DANGLING = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: dangling}
+spec:
+  hosts: [dangling.example.com]
+  http: [{timeout: 5s, route: [{destination: {host: nowhere}}]}]
+"""
+
+
+async def test_a_problem_is_told_by_the_object_and_by_analyze(mesh: Mesh) -> None:
+    applied = mesh.result("kubectl", "apply", "-f", "-", text=DANGLING.replace("5s", "5"))
+    assert 'The VirtualService "dangling" is invalid' in applied.stderr
+    assert "spec.http[0].timeout: expected a duration" in applied.stderr
+    mesh.kubectl("apply", "-f", "-", text=DANGLING)
+    condition = "--for=condition=PassedAnalysis=false"
+    mesh.kubectl("wait", condition, "virtualservice/dangling", "--timeout=30s")
+    assert "no service has the host nowhere" in mesh.kubectl("describe", "vs", "dangling")
+    argv = (meltemi_command(), "analyze", "-o", "json", "--data", str(mesh.data))
+    found = mesh.result(*argv)
+    assert [p["code"] for p in json.loads(found.stdout) if p["name"] == "dangling"] == ["MSH0201"]
+    mesh.kubectl("delete", "virtualservice", "dangling")
 
 
 async def test_people_get_a_tree(mesh: Mesh) -> None:

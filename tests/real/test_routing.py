@@ -147,8 +147,8 @@ spec:
         "virtualservice/details",
     )
     problems = json.loads(mesh.run("curl", "-s", f"{mesh.console}/api/problems"))
-    mine = [p for p in problems if "details" in p["object"]]
-    assert any("v9" in p["message"] and p["field"].startswith("spec.http[0]") for p in mine)
+    mine = [p for p in problems if p["name"] == "details"]
+    assert any("v9" in p["message"] and p["path"].startswith("spec.http[0]") for p in mine)
     found = await answers(f"{mesh.ingress}/api/v1/products/0", 20)
     assert all(body["author"] == "William Shakespeare" for body in found)
 

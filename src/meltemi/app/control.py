@@ -11,6 +11,7 @@ from meltemi.app.engine import Engine
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import Client
 from meltemi.kube.errors import ApiError, KubeError, NotFound
+from meltemi.simulate.analyze import analyze, complaints
 from meltemi.simulate.ask import BadQuestion, Question
 from meltemi.simulate.explain import explain
 from meltemi.simulate.world import raw_objects
@@ -18,6 +19,12 @@ from meltemi.xds.server import Discovery
 from meltemi.xds.status import Status
 
 _LONGEST_WAIT = 300.0
+
+
+class Change(msgspec.Struct, frozen=True):
+    """The body of POST /debug/analyze: objects that stand in for those of the same name."""
+
+    change: tuple[dict[str, object], ...] = ()
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -46,6 +53,7 @@ class Control:
             web.get("/debug/syncz", self._syncz),
             web.get("/debug/wait", self._wait),
             web.post("/debug/explain", self._explain),
+            web.post("/debug/analyze", self._analyze),
         ]
 
     async def _ready(self, _: web.Request) -> web.Response:
@@ -68,6 +76,7 @@ class Control:
                 "node": node_is_ready,
                 "pods": {"total": len(pods), "ready": sum(map(_pod_is_ready, pods))},
                 "proxies": {"total": len(proxies), "synced": sum(p.is_synced for p in proxies)},
+                "problems": len(self._engine.problems()),
             }
         )
 
@@ -85,11 +94,10 @@ class Control:
         except (msgspec.DecodeError, AttributeError) as error:
             return _error(400, f"not a question: {error}")
         engine = self._engine
-        raw = {k: v for source in engine.objects.raw.values() for k, v in source.items().items()}
         try:
             answer = await asyncio.to_thread(
                 explain,
-                raw,
+                self._raw(),
                 asked.question,
                 change=change,
                 domain=engine.domain,
@@ -98,6 +106,25 @@ class Control:
         except BadQuestion as error:
             return _error(422, str(error))
         return _json(answer)
+
+    async def _analyze(self, request: web.Request) -> web.Response:
+        """What is wrong with the objects as they are, or as they would be with others applied."""
+        try:
+            change = raw_objects(msgspec.json.decode(await request.read(), type=Change).change)
+        except (msgspec.DecodeError, AttributeError) as error:
+            return _error(400, f"not objects: {error}")
+        engine = self._engine
+        if not change:
+            return _json(complaints(engine.problems()))
+        raw = {**self._raw(), **change}
+        return _json(
+            await asyncio.to_thread(analyze, raw, domain=engine.domain, settings=engine.start)
+        )
+
+    def _raw(self) -> dict[ObjectKey, bytes]:
+        """A copy of all objects, as the API sent them."""
+        sources = self._engine.objects.raw.values()
+        return {key: body for source in sources for key, body in source.items().items()}
 
     async def _wait(self, request: web.Request) -> web.Response:
         """Answer once every proxy has acknowledged an object as it is now."""

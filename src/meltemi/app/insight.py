@@ -16,6 +16,8 @@ from meltemi.console.api import Console, State
 from meltemi.console.facts import facts
 from meltemi.console.graph import graph
 from meltemi.console.types import Graph, GraphType, Mesh, NamespaceSummary
+from meltemi.simulate.analyze import complaints
+from meltemi.simulate.explain import Complaint
 from meltemi.telemetry.scrape import Scraper
 from meltemi.telemetry.store import Store
 from meltemi.telemetry.traffic import traffic
@@ -98,30 +100,9 @@ class Insight:
         app.router.add_get("/metrics", self._metrics)
         return app
 
-    def problems(self) -> list[dict[str, str]]:
+    def problems(self) -> tuple[Complaint, ...]:
         """What is wrong with the objects, and what proxies refused."""
-        found = [
-            {
-                "code": problem.code.value,
-                "severity": problem.severity.name.lower(),
-                "object": str(problem.about),
-                "field": problem.path,
-                "message": problem.message,
-            }
-            for problem in self._engine.problems()
-        ]
-        for node, rejections in self._status.rejections().items():
-            found += [
-                {
-                    "code": "MSH0301",
-                    "severity": "error",
-                    "object": node.split("~")[2],
-                    "field": rejection.name,
-                    "message": rejection.message,
-                }
-                for rejection in rejections
-            ]
-        return found
+        return complaints(self._engine.problems())
 
     def _graph(self, spaces: tuple[str, ...], seconds: float, graph_type: GraphType) -> Graph:
         end = self._store.latest or self._clock.now().timestamp()

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from meltemi.api.kinds import KINDS as ALL_KINDS
 from meltemi.app.access import ProxyAccess
+from meltemi.app.analysis_status import AnalysisStatus
 from meltemi.app.control import Control
 from meltemi.app.engine import Engine
 from meltemi.app.entry_addresses import EntryAddresses
@@ -176,6 +177,7 @@ class ControlPlane:
             "learned names": self._memory.run(),
             "addresses of entries": EntryAddresses(self.engine, self._client).run(),
             "grace of entries": EntryGrace(self.engine, self._client, self._clock).run(),
+            "problems of objects": AnalysisStatus(self.engine, self._client, self._clock).run(),
             "status of ingresses": IngressStatus(self.engine, self._client).run(),
             "access of proxies": self._access.run(self.engine.proxies.get, self.engine.connect),
         }

@@ -16,7 +16,8 @@ FAILS, DIFFERS = 4, 3
 def explain(
     url: Annotated[str, typer.Argument(help="http, https, grpc, tls or tcp://HOST[:PORT]/PATH")],
     origin: Annotated[
-        str, typer.Option("--from", help="POD[.NS], deploy/NAME[.NS], or gateway/NAME[.NS].")
+        str,
+        typer.Option("--from", help="POD[.NS], deploy/NAME[.NS], gateway/NAME[.NS], or gateway."),
     ],
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", help="NAME: VALUE; may repeat.")

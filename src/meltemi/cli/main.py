@@ -4,6 +4,7 @@ import typer
 
 from meltemi import __version__
 from meltemi.cli import (
+    analyze,
     explain,
     graph,
     image,
@@ -55,6 +56,7 @@ app.add_typer(scope.app, name="scope")
 app.add_typer(workload.app, name="workload")
 app.command("wait")(wait.wait)
 app.command("explain")(explain.explain)
+app.command("analyze")(analyze.analyze)
 
 
 def main() -> None:

@@ -18,9 +18,13 @@ DataOption = Annotated[
 
 
 def home_of(data: Path | None) -> Home:
-    """The chosen directory, or the default one under XDG_DATA_HOME."""
+    """The chosen directory; else the one whose mesh $KUBECONFIG leads to; else the default one
+    under XDG_DATA_HOME."""
     if data is not None:
         return Home(data.absolute())
+    beside = Home(Path(os.environ.get("KUBECONFIG", "")).absolute().parent)
+    if beside.kubeconfig.exists() and beside.pid("supervisor") is not None:
+        return beside
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Home(Path(base) / "meltemi")
 

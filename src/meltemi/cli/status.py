@@ -31,6 +31,8 @@ def status(output: FormatOption = Format.TABLE, data: DataOption = None) -> None
     pods, proxies = state["pods"], state["proxies"]
     typer.echo(f"\npods: {pods['ready']} of {pods['total']} ready")
     typer.echo(f"proxies: {proxies['synced']} of {proxies['total']} in sync")
+    if state["problems"]:
+        typer.echo(f"problems: {state['problems']}, which `meltemi analyze` shows")
     typer.echo(f"memory: {state['memory']['pssMiB']:.0f} MiB, all of the above and every pod")
     ports = home.ports()
     if ports:
@@ -57,5 +59,6 @@ def gather(home: Home) -> dict[str, Any]:
         "components": components,
         "pods": ready.get("pods", {"total": 0, "ready": 0}),
         "proxies": ready.get("proxies", {"total": 0, "synced": 0}),
+        "problems": ready.get("problems", 0),
         "memory": {"pssMiB": round(total, 1)},
     }

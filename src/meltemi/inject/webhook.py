@@ -3,7 +3,7 @@
 import base64
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import jsonpatch
@@ -15,7 +15,7 @@ from meltemi.api.decode import decode
 from meltemi.api.kinds import KINDS
 from meltemi.api.meta import Json
 from meltemi.api.validate import validate
-from meltemi.base.problems import Severity
+from meltemi.base.problems import Problem, Severity
 from meltemi.inject.patch import InjectConfig, NotInjected, Refused, inject
 
 log = logging.getLogger(__name__)
@@ -92,12 +92,26 @@ def _validate(asked: JsonObject) -> JsonObject:
     problems = list(outcome.problems)
     if outcome.value is not None:
         problems += validate(outcome.value)
-    errors = [f"{p.path}: {p.message}" for p in problems if p.severity is Severity.ERROR]
+    errors = [p for p in problems if p.severity is Severity.ERROR]
     if errors:
-        return _refusal("; ".join(errors))
+        return _refusal("; ".join(f"{p.path}: {p.message}" for p in errors), raw, errors)
     warnings = [f"{p.path}: {p.message}" for p in problems]
     return {"allowed": True, **({"warnings": warnings} if warnings else {})}
 
 
-def _refusal(message: str) -> JsonObject:
-    return {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": message}}
+def _refusal(
+    message: str, raw: JsonObject | None = None, problems: Sequence[Problem] = ()
+) -> JsonObject:
+    """A Status; with the object and the fields in its details, as kubectl prints them."""
+    status: JsonObject = {"code": 422, "reason": "Invalid", "message": message}
+    if raw is not None:
+        meta = raw.get("metadata") or {}
+        status["details"] = {
+            "kind": raw.get("kind"),
+            "name": meta.get("name") or f"{meta.get('generateName', '')}*",
+            "causes": [
+                {"reason": "FieldValueInvalid", "field": p.path, "message": p.message}
+                for p in problems
+            ],
+        }
+    return {"allowed": False, "status": status}

@@ -1,6 +1,7 @@
 """Deploys the gateway and the demo applications from the manifests that ship with Meltemi."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ _BOOKINFO = (
     "bookinfo/networking/bookinfo-gateway.yaml",
 )
 _TRAFFIC = "traffic.yaml"
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _POLL = 0.05
 
 
@@ -36,10 +38,25 @@ class Deployer:
         self._client = client
 
     async def deploy(self, *names: str) -> None:
-        """Server-side apply of every document of the files, in their order."""
+        """Server-side apply of every document of the files, in their order.
+
+        Each remembers what was applied, as after `kubectl apply`: so kubectl may apply the next
+        version without a warning.
+        """
         for name in names:
             for document in _documents(samples() / name):
-                await self._client.apply(document, manager="meltemi-up")
+                applied = json.dumps(document, separators=(",", ":"))
+                notes = document["metadata"].get("annotations", {})
+                await self._client.apply(
+                    {
+                        **document,
+                        "metadata": {
+                            **document["metadata"],
+                            "annotations": {**notes, _LAST_APPLIED: applied},
+                        },
+                    },
+                    manager="meltemi-up",
+                )
 
     async def deploy_demo(self, name: str) -> None:
         """Bookinfo in the namespace default, with sidecars and a gateway."""

@@ -28,7 +28,8 @@ class Question(msgspec.Struct, frozen=True):
     url: str
     """http, https, grpc, tls or tcp; `https` from a pod is TLS that the client itself speaks."""
     origin: str
-    """`POD`, `POD.NS`, `deploy/NAME[.NS]`, or `gateway/NAME[.NS]`: a stranger at that gateway."""
+    """`POD`, `POD.NS`, `deploy/NAME[.NS]`; `gateway/NAME[.NS]`: a stranger at that gateway, or
+    just `gateway` where there is one."""
     method: str = "GET"
     headers: Pairs = ()
     sni: str = ""
@@ -51,13 +52,7 @@ def ask(world: World, question: Question) -> Trace:
         raise BadQuestion(f"{question.url!r}: {error}") from error
     if not port:
         raise BadQuestion(f"{question.url!r}: name the port")
-    kind, slash, name = question.origin.rpartition("/")
-    name, _, namespace = name.partition(".")
-    at_gateway = slash and kind == "gateway"
-    try:
-        workload = world.workload(name, namespace or ("istio-system" if at_gateway else "default"))
-    except UnknownWorkload as error:
-        raise BadQuestion(str(error)) from error
+    workload, at_gateway = _origin(world, question.origin)
     plan = world.plan(workload)
     host = canonical(url.hostname)
     encrypted = url.scheme in ("https", "tls")
@@ -81,6 +76,29 @@ def ask(world: World, question: Question) -> Trace:
     if not at_gateway and encrypted:
         return through(world, plan, connection, resolved, None)
     return through(world, plan, connection, resolved, request)
+
+
+def _origin(world: World, origin: str) -> tuple[Workload, bool]:
+    """Who is meant, and whether a stranger in front of it asks. Raises BadQuestion."""
+    kind, slash, name = origin.rpartition("/")
+    name, _, namespace = name.partition(".")
+    if origin == "gateway":
+        return _only_gateway(world), True
+    at_gateway = bool(slash) and kind == "gateway"
+    try:
+        space = namespace or (world.root if at_gateway else "default")
+        return world.workload(name, space), at_gateway
+    except UnknownWorkload as error:
+        raise BadQuestion(str(error)) from error
+
+
+def _only_gateway(world: World) -> Workload:
+    """The gateway that is meant where none is named; the pods of one are as good as each other."""
+    found = {(w.name, w.key.namespace): w for w in world.model.workloads.values() if w.is_gateway}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    known = ", ".join(f"gateway/{name}.{space}" for name, space in sorted(found))
+    raise BadQuestion(f"which gateway? {known}" if known else "the mesh has no gateway")
 
 
 def _at_gateway(world: World, gateway: Workload, host: str, port: int) -> Resolved:

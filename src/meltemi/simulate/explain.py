@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Set
 import msgspec
 
 from meltemi.base.keys import ObjectKey, WorkloadKey
+from meltemi.base.problems import Problem
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.build import Domain
 from meltemi.simulate.ask import Question, ask
@@ -22,6 +23,16 @@ class Complaint(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     path: str
     message: str
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Complaint":
+        return cls(
+            problem.code.value,
+            problem.severity.value,
+            *problem.about,
+            problem.path,
+            problem.message,
+        )
 
 
 class Explanation(msgspec.Struct, frozen=True, rename="camel"):
@@ -63,11 +74,7 @@ def explain(
 
 
 def _complaints(world: World, concerned: Set[ObjectKey]) -> tuple[Complaint, ...]:
-    return tuple(
-        Complaint(p.code.value, p.severity.value, *p.about, p.path, p.message)
-        for p in world.problems()
-        if p.about in concerned
-    )
+    return tuple(Complaint.of(p) for p in world.problems() if p.about in concerned)
 
 
 def _named(value: object) -> Iterator[ObjectKey]:

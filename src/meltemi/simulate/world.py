@@ -26,6 +26,10 @@ _LEARNED = {"ANNOTATIONS": {SCOPE_ANNOTATION: "full"}}
 first request waits until it has."""
 
 
+_SUPPOSED = "supposed"
+"""The name of a sidecar that is not there."""
+
+
 class UnknownWorkload(LookupError):
     """No pod answers to a name; the text says which are there."""
 
@@ -75,6 +79,25 @@ class World:
         """The workload that has an address."""
         found = self.model.workloads.by(WORKLOAD_BY_ADDRESS, address)
         return found[0] if found else None
+
+    def suppose_sidecar(self, namespace: str) -> None:
+        """Plan for a sidecar without labels or services in a namespace: for its problems."""
+        suffix = f"{namespace}.svc.{self.domain}"
+        node = NodeInfo(
+            id=f"sidecar~~{_SUPPOSED}.{namespace}~{suffix}",
+            kind="sidecar",
+            ip="",
+            namespace=namespace,
+            name=_SUPPOSED,
+            domain=suffix,
+            labels={},
+            metadata=_LEARNED,
+        )
+        self._proxies.set(node.id, node)
+        self.graph.propagate()
+        plan = self._planning.plan_of(node.id)
+        if plan is not None:
+            self._plans[WorkloadKey(namespace, _SUPPOSED)] = plan
 
     def plan(self, workload: Workload) -> ir.ProxyPlan | None:
         """What the proxy of a workload is sent; None: it has no proxy."""

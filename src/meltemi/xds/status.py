@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Problem, Severity
 from meltemi.base.resource import CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE
 from meltemi.xds.cache import Cache
@@ -107,24 +108,31 @@ class Status:
         return sorted((_status(s) for s in self._sessions), key=lambda status: status.proxy)
 
     def problems(self) -> Sequence[Problem]:
-        """What proxies refuse of users' patches, each once, however many refuse it."""
+        """What proxies refuse, each once: of users' patches, however many proxies refuse it; of
+        ours, by the proxy."""
         found: dict[Problem, None] = {}
         for session in self._sessions:
             for rejection in session.rejections():
-                kind = rejection.type_url.rpartition(".")[2]
-                message = (
-                    f"Envoy refuses {kind} {rejection.name} with this patch, and gets it without: "
-                    f"{rejection.message}"
-                )
-                for about in rejection.about:
-                    code, severity = Code.REJECTED_BY_PROXY, Severity.ERROR
-                    found[Problem(code, severity, about, "spec.configPatches", message)] = None
+                for problem in _refused(session.node_id, rejection):
+                    found[problem] = None
         return list(found)
 
     def rejections(self) -> Mapping[str, Iterable[Rejection]]:
         """What proxies refuse, by node id."""
         found = {s.node_id: tuple(s.rejections()) for s in self._sessions}
         return {node: rejections for node, rejections in found.items() if rejections}
+
+
+def _refused(node_id: str, rejection: Rejection) -> Iterable[Problem]:
+    code, severity = Code.REJECTED_BY_PROXY, Severity.ERROR
+    what = f"Envoy refuses {rejection.type_url.rpartition('.')[2]} {rejection.name}"
+    for about in rejection.about:
+        message = f"{what} with this patch, and gets it without: {rejection.message}"
+        yield Problem(code, severity, about, "spec.configPatches", message)
+    if not rejection.about:
+        name, _, namespace = node_id.split("~")[2].partition(".")
+        message = f"{what} and keeps its last version: {rejection.message}"
+        yield Problem(code, severity, ObjectKey("Pod", namespace, name), "", message)
 
 
 def _status(session: Session) -> ProxyStatus:

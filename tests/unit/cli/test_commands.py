@@ -248,3 +248,55 @@ def test_commands_load_no_server_libraries() -> None:
         (sys.executable, "-c", check), capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+BROKEN = """
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - route:
+    - destination: {host: nowhere}
+"""
+
+
+def test_analyze_names_object_field_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.yaml"
+    path.write_text(BROKEN)
+    result = run("analyze", str(path), "--offline")
+    assert result.exit_code == 79
+    about = "VirtualService/reviews.default spec.http[0].route[0].destination.host"
+    assert f"Error [MSH0201] ({about} {path}:14) no service has the host nowhere" in result.stdout
+    assert run("analyze", str(path), "--offline", "-n", "other").stdout == "No problems found.\n"
+    path.write_text(BROKEN.replace("nowhere", "reviews"))
+    assert run("analyze", str(path), "--offline").exit_code == 0
+
+
+def test_analyze_asks_the_mesh_that_runs(home: Home, plane: ControlPlane) -> None:
+    keys = ("code", "severity", "kind", "namespace", "name", "path", "message")
+    problem = dict(
+        zip(keys, ("MSH0209", "warning", "Gateway", "a", "g", "spec.x", "y"), strict=True)
+    )
+    plane.answers["/debug/analyze"] = (200, [problem])
+    result = run("analyze", "-o", "json", "--data", str(home.root))
+    assert json.loads(result.stdout) == [problem]
+    assert result.exit_code == 0, "a warning is no error"
+    argv = ("analyze", "--failure-threshold", "warning", "--data", str(home.root))
+    assert run(*argv).exit_code == 79
+
+
+def test_kubeconfig_leads_to_the_mesh_beside_it(
+    home: Home, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.kubeconfig.touch()
+    monkeypatch.setenv("KUBECONFIG", str(home.kubeconfig))
+    assert run("kubeconfig").stdout.strip() == str(home.kubeconfig)
+    home.supervisor_pid.unlink()
+    assert "no mesh runs" in run("kubeconfig").stderr
