@@ -28,12 +28,11 @@ from meltemi.compile.east_west import EastWest
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.plan.hosts import without_duplicates
-from meltemi.compile.planner import ORPHAN_PORT
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.seal import Piece
 from meltemi.compile.settings import MESH
 from meltemi.compile.views import Views
-from meltemi.compile.visibility import Orphan, Pair
+from meltemi.compile.visibility import ORPHAN_PORT, Orphan, Way
 from meltemi.flow import View
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ class Assembler:
         self._passing = passing
         self._sealed = sealed
         self._owners: dict[object, _Scope] = {}
-        self._hosts_of: dict[Pair, tuple[str, ...]] = {}
+        self._hosts_of: dict[Way, tuple[str, ...]] = {}
         self._out: Changes = {}
         self._dirty: set[tuple[ScopeKey, str]] = set()
 
@@ -100,8 +99,11 @@ class Assembler:
         self._pairs(changes)
         self._passed(changes)
         self._listeners(changes)
-        for pair in self._route_pairs(changes):
-            self._route(pair)
+        ways = self._ways(changes)
+        for way in ways:
+            self._forget_route(way)
+        for way in ways:
+            self._route(way)
         for orphan in changes.get(sealed.orphans, ()):
             self._orphan(orphan)
         for scope, name in sorted(self._dirty):
@@ -159,33 +161,38 @@ class Assembler:
             contributor = ("listener", slot.bind, slot.port)
             self._contribute(slot.scope, contributor, slot.scope.owner, resources)
 
-    def _route_pairs(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> set[Pair]:
+    def _ways(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> set[Way]:
         sealed = self._sealed
-        dirty: set[Pair] = set(changes.get(self._views.routes, ()))
-        dirty |= {key.pair for key in changes.get(self._outbound.claims, ())}
+        dirty: set[Way] = set(changes.get(self._views.routes, ()))
+        dirty |= {key.way for key in changes.get(self._outbound.claims, ())}
         for variant in changes.get(sealed.hosts, ()):
             dirty |= sealed.route_variants.members(variant)
         return dirty
 
-    def _route(self, pair: Pair) -> None:
-        """Replace the pieces one service has in its scope's route configurations."""
-        variant = self._views.routes.get(pair)
+    def _forget_route(self, way: Way) -> None:
+        """Take away the pieces of a service on one way out; another way may get their place."""
+        scope, host = way.pair
+        for name in self._hosts_of.pop(way, ()):
+            self._dirty.add((scope, name))
+            self._owner(scope).pieces[name].pop(host, None)
+
+    def _route(self, way: Way) -> None:
+        """Put the pieces of a service into the route configurations of one way out."""
+        pair = way.pair
+        variant = self._views.routes.get(way)
         found = self._sealed.hosts.get(variant) if variant is not None else None
-        names = self._outbound.configurations(pair)
+        names = self._outbound.configurations(way)
         pieces = {
             name: piece
             for port, piece in (found.pieces if found else ())
             for name in names.get(port, ())
         }
         scope = self._owner(pair.scope)
-        before = self._hosts_of.pop(pair, ())
-        for name in (*before, *pieces):
-            self._dirty.add((pair.scope, name))
-            scope.pieces[name].pop(pair.host, None)
         for name, piece in pieces.items():
+            self._dirty.add((pair.scope, name))
             scope.pieces[name][pair.host] = piece
         if pieces:
-            self._hosts_of[pair] = tuple(pieces)
+            self._hosts_of[way] = tuple(pieces)
 
     def _orphan(self, orphan: Orphan) -> None:
         """Put a host without a service into the one configuration where it stands, after those

@@ -7,10 +7,11 @@ about one of its services, changes. Scopes with equal listeners share their byte
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from meltemi.base.keys import ServicePortKey
+from meltemi.base.keys import ObjectKey, ServicePortKey
 from meltemi.base.problems import Outcome, Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan.destinations import Client, Resolver
+from meltemi.compile.plan.dynamic import with_dynamic_hosts
 from meltemi.compile.plan.l4 import default_forward, tcp_routes, tls_routes
 from meltemi.compile.plan.listeners import (
     ANY_ADDRESS,
@@ -26,18 +27,19 @@ from meltemi.compile.plan.outside import Outside, outside
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.views import Views
-from meltemi.compile.visibility import Pair, Sight, egress_of
+from meltemi.compile.visibility import ORPHAN_PORT, Orphan, Pair, Sight, Way, egress_of
 from meltemi.flow import Distinct, Fetch, Graph, Index, View
-from meltemi.model.build import Model
+from meltemi.model.build import SERVICE_BY_HOST, Model
+from meltemi.model.route import Forward, RouteTable
 from meltemi.model.service import Port, Protocol, Resolution, Service
 from meltemi.model.sidecar import Egress
 
 CLAIM_BY_SLOT: Index[Claim] = Index("slot", lambda c: (c.slot,))
-CLAIM_BY_PAIR: Index[Claim] = Index("pair", lambda c: (Pair(c.slot.scope, c.host),))
+CLAIM_BY_WAY: Index[Claim] = Index("way", lambda c: (c.through,))
 
 
 class ClaimKey(NamedTuple):
-    pair: Pair
+    way: Way
     slot: Slot
     port: int
 
@@ -51,10 +53,10 @@ class Outbound(NamedTuple):
     listeners: View[Slot, ir.Listener]
     distinct: Distinct[Slot, ir.Listener]
 
-    def configurations(self, pair: Pair) -> Mapping[int, tuple[str, ...]]:
-        """The route configurations of a service's ports, as its listeners name them."""
+    def configurations(self, way: Way) -> Mapping[int, tuple[str, ...]]:
+        """The route configurations of a service's ports, as the listeners of a way name them."""
         found: dict[int, tuple[str, ...]] = {}
-        for claim in self.claims.by(CLAIM_BY_PAIR, pair):
+        for claim in self.claims.by(CLAIM_BY_WAY, way):
             names_ = found.get(claim.port, ())
             if claim.may_speak_http and claim.routes not in names_:
                 found[claim.port] = (*names_, claim.routes)
@@ -72,9 +74,12 @@ def outbound(graph: Graph, model: Model, planner: Planner, planned: Views) -> Ou
         planned.pairs,
         maker.claims,
         reads=(model.endpoints, model.sidecars, *planner.reads),
-        indexes=(CLAIM_BY_SLOT, CLAIM_BY_PAIR),
+        indexes=(CLAIM_BY_SLOT, CLAIM_BY_WAY),
     )
-    maker.know(claims, outside)
+    leading = graph.derive(
+        "tables to dynamic hosts", model.tables, maker.leading, reads=(model.services,)
+    )
+    maker.know(claims, outside, leading, planned)
     slots = graph.distinct(
         "listener slots",
         graph.derive("slot of claim", claims, lambda _f, key, claim: {key: Outcome(claim.slot)}),
@@ -83,7 +88,15 @@ def outbound(graph: Graph, model: Model, planner: Planner, planned: Views) -> Ou
         "outbound listeners",
         slots,
         maker.listener,
-        reads=(claims, outside, model.sidecars, *planner.reads),
+        reads=(
+            claims,
+            outside,
+            leading,
+            planned.routes,
+            planned.orphans,
+            model.sidecars,
+            *planner.reads,
+        ),
     )
     different = graph.distinct("different listeners", listeners)
     return Outbound(outside, claims, listeners, different)
@@ -96,11 +109,33 @@ class _Maker:
 
     _claims: View[ClaimKey, Claim]
     _outside: View[ScopeKey, Outside]
+    _leading: View[ObjectKey, RouteTable]
+    _planned: Views
 
-    def know(self, claims: View[ClaimKey, Claim], outside: View[ScopeKey, Outside]) -> None:
+    def know(
+        self,
+        claims: View[ClaimKey, Claim],
+        outside: View[ScopeKey, Outside],
+        leading: View[ObjectKey, RouteTable],
+        planned: Views,
+    ) -> None:
         """Where `listener` finds what the other transforms made."""
         self._claims = claims
         self._outside = outside
+        self._leading = leading
+        self._planned = planned
+
+    def leading(
+        self, fetch: Fetch, key: ObjectKey, table: RouteTable
+    ) -> Mapping[ObjectKey, Outcome[RouteTable]]:
+        """The few route tables whose HTTP rules lead to a host that Envoy resolves itself."""
+        actions = (rule.action for rule in table.http)
+        targets = (w.target for a in actions if isinstance(a, Forward) for w in a.destinations)
+        for host in dict.fromkeys(target.host for target in targets):
+            for service in fetch.by(self._model.services, SERVICE_BY_HOST, host):
+                if service.resolution is Resolution.DYNAMIC:
+                    return {key: Outcome(table)}
+        return {}
 
     def outside(
         self, fetch: Fetch, scope: ScopeKey, _value: ScopeKey
@@ -113,25 +148,29 @@ class _Maker:
         return {scope: Outcome(outside(policy, self._planner.settings(fetch), resolver))}
 
     def claims(self, fetch: Fetch, pair: Pair, sight: Sight) -> Mapping[ClaimKey, Outcome[Claim]]:
-        """Where the ports of one service want to be reached by one scope."""
+        """Where the ports of one service want to be reached by one scope. Of several ways out to
+        one place the first has it, as in Istio."""
         service = fetch.get(self._model.services, pair.host)
         if service is None or pair.scope.kind != "sidecar":
             return {}
         ways = egress_of(fetch, self._model, pair.scope)
         reserved = {_reserved(way) for way in ways if way.port is not None}
         found: dict[ClaimKey, Outcome[Claim]] = {}
+        owners: dict[Slot, int] = {}
         for index in sight.egress:
             way = ways[index]
             ports = service.ports or self._ports_of_alias(fetch, service)
             for port in _through(way, ports):
-                for claim in self._of_port(fetch, pair, service, port, way):
-                    taken = (claim.slot.bind, claim.slot.port) in reserved
-                    if way.port is not None or not taken:
-                        found[ClaimKey(pair, claim.slot, port.number)] = Outcome(claim)
+                for claim in self._of_port(fetch, Way(pair, index), service, port, way):
+                    slot = claim.slot
+                    if way.port is None and (slot.bind, slot.port) in reserved:
+                        continue
+                    if owners.setdefault(slot, index) == index:
+                        found[ClaimKey(claim.through, slot, port.number)] = Outcome(claim)
         return found
 
     def _of_port(
-        self, fetch: Fetch, pair: Pair, service: Service, port: Port, way: Egress
+        self, fetch: Fetch, through: Way, service: Service, port: Port, way: Egress
     ) -> Iterator[Claim]:
         """What one port claims through one way out."""
         protocol = port.protocol
@@ -146,8 +185,8 @@ class _Maker:
         for bind, ranges in places:
             number = way.port if way.port is not None else port.number
             yield Claim(
-                slot=Slot(pair.scope, bind, number),
-                host=pair.host,
+                slot=Slot(through.pair.scope, bind, number),
+                through=through,
                 port=port.number,
                 protocol=protocol,
                 source=service.source,
@@ -202,7 +241,26 @@ class _Maker:
             for claim in fetch.by(self._claims, CLAIM_BY_SLOT, slot)
         ]
         planned = outbound_listener(slot, claimed, outside, self._also(fetch, slot))
-        return {slot: Outcome(planned.listener, (*planned.problems, *problems))}
+        resolver = self._planner.resolver(fetch, slot.scope.namespace, slot.scope.labels)
+        listener = with_dynamic_hosts(
+            planned.listener, self._dynamic_routes(fetch, slot, claimed), resolver
+        )
+        return {slot: Outcome(listener, (*planned.problems, *problems))}
+
+    def _dynamic_routes(self, fetch: Fetch, slot: Slot, claimed: Sequence[Claimed]) -> set[str]:
+        """The route configurations from which requests get to hosts that Envoy resolves."""
+        tables = {table.source: table for table in fetch.all(self._leading)}
+        found = {claim.routes for claim, _ in claimed if claim.dynamic and claim.may_speak_http}
+        for claim, _ in claimed if tables else ():
+            variant = fetch.get(self._planned.routes, claim.through)
+            if claim.may_speak_http and variant is not None and variant.table in tables:
+                found.add(claim.routes)
+        if slot.port == ORPHAN_PORT and slot.bind == ANY_ADDRESS:
+            orphans = (Orphan(slot.scope, host) for t in tables.values() for host in t.hosts)
+            sources = (fetch.get(self._planned.orphans, orphan) for orphan in orphans)
+            if any(source in tables for source in sources if source is not None):
+                found.add(str(ORPHAN_PORT))
+        return found
 
     def _also(self, fetch: Fetch, slot: Slot) -> tuple[str, ...]:
         """A listener of any address takes IPv6, too, unless another one has it to itself."""
@@ -220,7 +278,7 @@ class _Maker:
         resolver = self._planner.resolver(fetch, scope.namespace, scope.labels)
         opaque = claim.protocol is Protocol.TLS
         layer = "tls" if opaque else "tcp"
-        table = self._planner.l4_table(fetch, claim.host, scope, layer)
+        table = self._planner.l4_table(fetch, claim.through, layer)
         routes: tuple[ir.L4Route, ...] = ()
         if table is not None:
             client = Client("mesh", scope.namespace, scope.labels, claim.port)

@@ -174,6 +174,8 @@ class Forward(msgspec.Struct, frozen=True, tag="forward"):
     mirrors: tuple[tuple[str, float], ...] = ()
     """(cluster, percent)."""
     hashes: tuple[HashPolicy, ...] = ()
+    resolves: bool = False
+    """It leads to a host that Envoy resolves, under the name that takes the authority's place."""
 
 
 class Route(msgspec.Struct, frozen=True):

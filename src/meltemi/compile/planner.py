@@ -7,13 +7,13 @@ is no second way to a plan.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey
+from meltemi.base.keys import ObjectKey, ServicePortKey
 from meltemi.base.problems import Problem
 from meltemi.compile import ir, names
 from meltemi.compile.plan import gateways as plan_gateways
 from meltemi.compile.plan.clusters import Behind, blocks_of, clusters, in_subset, is_original
 from meltemi.compile.plan.destinations import Client, Resolver
-from meltemi.compile.plan.dynamic import with_dynamic_hosts
+from meltemi.compile.plan.dynamic import dynamic_routes, with_dynamic_hosts
 from meltemi.compile.plan.hosts import virtual_host
 from meltemi.compile.plan.locality import grouped, preference
 from meltemi.compile.plan.routes import default_route, table_routes
@@ -21,7 +21,7 @@ from meltemi.compile.plan.secrets import Secrets, Served, served
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import RouteVariant, Variant, Views
-from meltemi.compile.visibility import Orphan, applied, egress_of
+from meltemi.compile.visibility import ORPHAN_PORT, Orphan, Way, applied, egress_of
 from meltemi.flow import Fetch, View
 from meltemi.model.build import (
     SERVICE_BY_HOST,
@@ -39,9 +39,6 @@ from meltemi.model.route import DEFAULT_RETRY, RouteTable
 from meltemi.model.rules import retry_from_api
 from meltemi.model.service import Protocol, Resolution, Service
 from meltemi.model.tables import table_for
-
-ORPHAN_PORT = 80
-"""Where the hosts of route tables stand that no service has, as in Istio."""
 
 
 class HostsPlan(NamedTuple):
@@ -71,15 +68,14 @@ class Planner:
             self._mesh.fields,
         )
 
-    def l4_table(
-        self, fetch: Fetch, host: HostKey, scope: ScopeKey, layer: str
-    ) -> RouteTable | None:
-        """The table whose `tls` or `tcp` rules a scope applies to a service."""
+    def l4_table(self, fetch: Fetch, way: Way, layer: str) -> RouteTable | None:
+        """The table whose `tls` or `tcp` rules are applied to a service on one way out."""
+        scope, host = way.pair
         covering = fetch.get(self._views.covering, host)
         if covering is None:
             return None
         egress = egress_of(fetch, self._model, scope)
-        tables = applied(covering.tables, egress, scope.namespace)
+        tables = applied(covering.tables, (egress[way.number],), scope.namespace)
         return table_for(host.host, tables, scope.namespace, layer)
 
     def settings(self, fetch: Fetch) -> MeshSettings:
@@ -187,8 +183,9 @@ class Planner:
             self._target_ports(fetch, scope),
             self.secrets_of(fetch, scope),
         )
-        listeners = with_dynamic_hosts(plan.listeners, plan.routes, resolver)
-        return plan._replace(listeners=listeners)
+        dynamic = dynamic_routes(plan.routes, resolver)
+        listeners = (with_dynamic_hosts(one, dynamic, resolver) for one in plan.listeners)
+        return plan._replace(listeners=tuple(listeners))
 
     def _tables_of(self, fetch: Fetch) -> Callable[[str], Sequence[RouteTable]]:
         def tables(gateway: str) -> Sequence[RouteTable]:

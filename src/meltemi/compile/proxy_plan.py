@@ -29,7 +29,6 @@ from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import Views, views
-from meltemi.compile.visibility import Pair
 from meltemi.flow import Fetch, Graph, View
 from meltemi.model.build import Model
 
@@ -99,13 +98,15 @@ class Planning(NamedTuple):
         """A sidecar's route configurations, each service's part of them in the order of hosts."""
         found: defaultdict[str, list[ir.VirtualHost]] = defaultdict(list)
         problems: dict[Problem, None] = {}
-        pairs = {
-            p.host: variant for p, variant in self.views.routes.items().items() if p[0] == scope
+        ways = {
+            way: variant
+            for way, variant in self.views.routes.items().items()
+            if way.pair.scope == scope
         }
-        for key in sorted(pairs):
-            plan = self.planner.hosts(fetch, pairs[key])
+        for way in sorted(ways):
+            plan = self.planner.hosts(fetch, ways[way])
             problems |= dict.fromkeys(plan.problems)
-            configurations = self.outbound.configurations(Pair(scope, key))
+            configurations = self.outbound.configurations(way)
             for port, host in plan.hosts:
                 for name in configurations.get(port, ()):
                     found[name].append(host)

@@ -30,7 +30,16 @@ from meltemi.compile.scope import (
     scope_of,
 )
 from meltemi.compile.settings import MESH, Mesh, MeshSettings
-from meltemi.compile.visibility import Listed, Orphan, Pair, Sight, applied, egress_of, visibility
+from meltemi.compile.visibility import (
+    Listed,
+    Orphan,
+    Pair,
+    Sight,
+    Way,
+    applied,
+    egress_of,
+    visibility,
+)
 from meltemi.flow import Fetch, Graph, View
 from meltemi.model.build import (
     POLICY_BY_HOST,
@@ -95,7 +104,7 @@ class Views(NamedTuple):
     covering: View[HostKey, Covering]
     behind: View[ServicePortKey, Behind]
     choices: View[Pair, Variant]
-    routes: View[Pair, RouteVariant]
+    routes: View[Way, RouteVariant]
     inbounds: View[str, ir.Inbound]
 
 
@@ -337,25 +346,26 @@ class _Chooser:
         secrets = body is not None and names_secrets(body) and may_use_secrets(body, pair.scope)
         return {pair: Outcome(Variant(pair.host, policy, client, secrets))}
 
-    def routes(
-        self, fetch: Fetch, pair: Pair, _sight: Sight
-    ) -> Mapping[Pair, Outcome[RouteVariant]]:
-        """Gateways have routes of their own."""
+    def routes(self, fetch: Fetch, pair: Pair, sight: Sight) -> Mapping[Way, Outcome[RouteVariant]]:
+        """On each way out what that way imports. Gateways have routes of their own."""
         scope, host = pair
         if scope.kind != "sidecar":
             return {}
         found = fetch.get(self._covering, host)
         egress = egress_of(fetch, self._model, scope)
-        tables = applied(found.tables, egress, scope.namespace) if found else ()
-        table = None
-        for name in (host.host, found.alias_of) if found else ():
-            table = table or table_for(name, tables, scope.namespace)
-        local = scope.namespace == host.namespace
-        asks = table is not None and _asks_who(table)
-        hashes = found is not None and _hashes(found)
-        client = scope if asks or hashes else None
-        source = table.source if table else None
-        return {pair: Outcome(RouteVariant(host, source, local, client))}
+        chosen: dict[Way, Outcome[RouteVariant]] = {}
+        for index in sight.egress:
+            tables = applied(found.tables, (egress[index],), scope.namespace) if found else ()
+            table = None
+            for name in (host.host, found.alias_of) if found else ():
+                table = table or table_for(name, tables, scope.namespace)
+            local = scope.namespace == host.namespace
+            asks = table is not None and _asks_who(table)
+            hashes = found is not None and _hashes(found)
+            client = scope if asks or hashes else None
+            source = table.source if table else None
+            chosen[Way(pair, index)] = Outcome(RouteVariant(host, source, local, client))
+        return chosen
 
 
 def _asks_who(table: RouteTable) -> bool:

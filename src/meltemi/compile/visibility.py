@@ -18,12 +18,23 @@ from meltemi.model.route import MESH, Forward, RouteTable
 from meltemi.model.service import Resolution, Service
 from meltemi.model.sidecar import EVERYTHING, Egress
 
+ORPHAN_PORT = 80
+"""Where the hosts of route tables stand that no service has, as in Istio."""
+
 
 class Pair(NamedTuple):
     """A service as one scope sees it."""
 
     scope: ScopeKey
     host: HostKey
+
+
+class Way(NamedTuple):
+    """A service as one way out of a scope leads to it."""
+
+    pair: Pair
+    number: int
+    """Which of the scope's ways."""
 
 
 class Sight(msgspec.Struct, frozen=True):
@@ -66,7 +77,7 @@ class Visibility(NamedTuple):
     listed: View[HostKey, Listed]
     pairs: View[Pair, Sight]
     orphans: View[Orphan, ObjectKey]
-    """The table of each; its routes stand on port 80 alone."""
+    """The table of each; its routes stand on `ORPHAN_PORT` alone."""
 
 
 def egress_of(fetch: Fetch, model: Model, scope: ScopeKey) -> tuple[Egress, ...]:
@@ -82,6 +93,13 @@ def applied(
     if EVERYTHING in egress:
         return tables
     return [t for t in tables if any(e.applies(t.namespace, t.hosts, namespace) for e in egress)]
+
+
+def shared_way(egress: Sequence[Egress], port: int) -> tuple[Egress, ...]:
+    """The way out whose routes stand in the route configuration that a port's services share:
+    the first with the port of its own, or else those without any."""
+    own = [way for way in egress if way.port == port and not way.bind]
+    return tuple(own[:1] or [way for way in egress if way.port is None])
 
 
 def visibility(graph: Graph, model: Model, scopes: View[ScopeKey, ScopeKey]) -> Visibility:
@@ -131,7 +149,8 @@ class _Seer:
         """The hosts of a scope's route tables that none of its services has."""
         if scope.kind != "sidecar":
             return {}
-        own, egress = scope.namespace, egress_of(fetch, self._model, scope)
+        own = scope.namespace
+        egress = shared_way(egress_of(fetch, self._model, scope), ORPHAN_PORT)
         hosts = {
             s.key.host
             for s in fetch.all(self._listed)

@@ -32,7 +32,7 @@ from meltemi.simulate.request import Request, Speaks
 from meltemi.simulate.trace import Trace
 from meltemi.simulate.world import Raw
 
-from . import client, echo, networks
+from . import client, echo, names, networks
 from .client import Answer
 from .plane import CANARY_PORT, Plane
 
@@ -55,9 +55,20 @@ class Seen(NamedTuple):
 class Lab:
     """Use as an async context manager, as root."""
 
-    def __init__(self, directory: Path, protos: Protos, identities: Iterable[Identity]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        protos: Protos,
+        identities: Iterable[Identity],
+        *,
+        hosts: Sequence[str] = (),
+    ) -> None:
+        """`hosts`: names that the echo server's certificate has beside the identities."""
         self._directory = directory
+        self.roots = directory / "roots.crt"
+        """Who signed that certificate."""
         self._identities = list(identities)
+        self._hosts = hosts
         self._plane = Plane(protos, str(directory / "access.log"))
         self._stack = AsyncExitStack()
         self._log = _Tail(directory / "access.log")
@@ -75,6 +86,7 @@ class Lab:
             path = str(self._directory / f"bytes-{how}.sock")
             listening = await asyncio.start_unix_server(_bytes_server(how), path)
             self._stack.callback(listening.close)
+        await self._stack.enter_async_context(names.serving(self._here.datagrams(names.PORT)))
         self._start_echo()
         mine = [Identity("cluster.local", "default", "client")]
         self._client = await self._start_envoy("client", self._here, authority, mine)
@@ -205,10 +217,10 @@ class Lab:
         """A root, and the echo server's certificate for every identity there is."""
         key = ec.generate_private_key(ec.SECP256R1())
         authority = sign.self_signed(key, "cluster.local", now=_now(), serial=1)
-        chain, echo_key = _pair(authority, self._identities)
+        chain, echo_key = _pair(authority, self._identities, self._hosts)
         (self._directory / "echo.crt").write_bytes(chain)
         (self._directory / "echo.key").write_bytes(echo_key)
-        (self._directory / "roots.crt").write_bytes(authority.roots)
+        self.roots.write_bytes(authority.roots)
         return authority
 
     def _start_echo(self) -> None:
@@ -250,6 +262,7 @@ class Lab:
         )
         config = bootstrap(spec)
         config["static_resources"]["listeners"] = []
+        config["typed_dns_resolver_config"] = names.RESOLVER
         Path(spec.bootstrap_path).write_text(json.dumps(config))
         codec = Codec()
         sds = await self._stack.enter_async_context(SdsServer(spec.sds_path, codec, name=role))
@@ -332,10 +345,15 @@ def _seen(answer: Answer, log: dict[str, Any], copies: dict[str, list[str]]) -> 
     return Seen(answer, log, app, tuple(addresses))
 
 
-def _pair(authority: sign.Authority, identities: Sequence[Identity]) -> tuple[bytes, bytes]:
+def _pair(
+    authority: sign.Authority, identities: Sequence[Identity], hosts: Sequence[str] = ()
+) -> tuple[bytes, bytes]:
     """A certificate for several identities at once, and its key, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    names = [x509.UniformResourceIdentifier(one.uri) for one in identities]
+    alternatives: list[x509.GeneralName] = [
+        *(x509.UniformResourceIdentifier(one.uri) for one in identities),
+        *(x509.DNSName(host) for host in hosts),
+    ]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([]))
@@ -344,7 +362,7 @@ def _pair(authority: sign.Authority, identities: Sequence[Identity]) -> tuple[by
         .serial_number(x509.random_serial_number())
         .not_valid_before(_now() - datetime.timedelta(hours=1))
         .not_valid_after(_now() + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=True)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=True)
         .sign(authority.key, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM), sign.key_pem(key)

@@ -78,6 +78,17 @@ class Network:
             lambda: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         )
 
+    def datagrams(self, port: int) -> socket.socket:
+        """A UDP socket on a port of the network's loopback."""
+
+        def make() -> socket.socket:
+            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            made.setblocking(False)
+            made.bind(("127.0.0.1", port))
+            return made
+
+        return self.do(make)
+
     def socket(self, *, marked: bool = False) -> socket.socket:
         """A TCP socket inside the network; a marked one is not captured. No port is used twice
         soon, so that late lines of access logs are not taken for another connection's."""

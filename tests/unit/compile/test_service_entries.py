@@ -371,3 +371,39 @@ def test_a_gateway_resolves_wildcards_where_its_routes_lead_to_one(
     assert resolves()
     accepted(mesh.protos, static_bootstrap(mesh, front), tmp_path)
     mesh.graph.verify()
+
+
+SHOP_TO_WILD = """
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - rewrite: {authority: a.example.org}
+    route: [{destination: {host: "*.example.org", port: {number: 80}}}]
+"""
+
+
+def test_a_sidecar_resolves_wildcards_where_a_route_leads_to_one(
+    mesh: Mesh, client: str, tmp_path: Path
+) -> None:
+    def resolves(port: int) -> bool:
+        managers = [
+            f["typed_config"]
+            for name, listener in mesh.sees(client, LISTENER).items()
+            if name.endswith(f"_{port}")
+            for chain in listener.get("filter_chains", ())
+            for f in chain["filters"]
+            if "http_filters" in f["typed_config"]
+        ]
+        return any("dynamic_forward" in f["name"] for m in managers for f in m["http_filters"])
+
+    mesh.apply(WILD)
+    assert not resolves(9080)
+    mesh.apply(SHOP_TO_WILD)
+    assert resolves(9080)
+    accepted(mesh.protos, static_bootstrap(mesh, client), tmp_path)
+    mesh.graph.verify()
+    mesh.drop("ServiceEntry", "wild")
+    assert not resolves(9080)
+    mesh.graph.verify()

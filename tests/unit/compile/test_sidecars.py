@@ -126,6 +126,30 @@ def test_a_way_out_with_a_port_serves_only_that_port(mesh: Mesh, client: str) ->
     mesh.graph.verify()
 
 
+def test_each_way_out_applies_the_routes_it_imports(mesh: Mesh, client: str) -> None:
+    def leads(port: str) -> str:
+        hosts = mesh.sees(client, ROUTE)[port]["virtual_hosts"]
+        (box,) = [h for h in hosts if h["name"].startswith("box.")]
+        return str(box["routes"][0]["route"]["cluster"].split("|")[3].split(".")[0])
+
+    ways = "{port: {number: 7000, protocol: HTTP}, hosts: ['./*']}"
+    mesh.apply(service("box", "http:7000", "http:7001", ip="10.43.2.1"))
+    for namespace, target in (("tools", "reviews"), ("default", "ratings")):
+        mesh.apply(
+            f"kind: VirtualService\nmetadata: {{name: box, namespace: {namespace}}}\n"
+            "spec: {hosts: [box.default.svc.cluster.local], http: [{route: [{destination: "
+            f"{{host: {target}.default.svc.cluster.local}}}}]}}]}}\n"
+        )
+    assert (leads("7000"), leads("7001")) == ("reviews", "reviews")
+    mesh.apply(sidecar("ways", f"{{egress: [{ways}, {{hosts: ['*/*']}}]}}"))
+    assert (leads("7000"), leads("7001")) == ("ratings", "reviews")
+    mesh.apply(sidecar("ways", f"{{egress: [{ways}, {{hosts: ['./*']}}]}}"))
+    assert (leads("7000"), leads("7001")) == ("ratings", "ratings")
+    mesh.apply(sidecar("ways", "{egress: [{hosts: ['*/*']}]}"))
+    assert (leads("7000"), leads("7001")) == ("reviews", "reviews")
+    mesh.graph.verify()
+
+
 def test_uncaptured_listeners_open_their_own_address(mesh: Mesh, client: str) -> None:
     mesh.apply(
         sidecar(

@@ -48,7 +48,7 @@ def _discovery(kit: Kit, message: Any, plan: ir.Cluster, settings: MeshSettings)
         case ir.Discovery.DYNAMIC:
             message.lb_policy = _PROVIDED
             config = kit.from_dict(_DYNAMIC, {"dns_cache_config": DNS_CACHE})
-            config.allow_insecure_cluster_options = plan.security is not ir.Security.ORIGINATE
+            config.allow_insecure_cluster_options = not _expects_the_host(plan)
             kit.named(message.cluster_type, "envoy.clusters.dynamic_forward_proxy", config)
             return
         case ir.Discovery.ENDPOINTS:
@@ -67,6 +67,16 @@ def _discovery(kit: Kit, message: Any, plan: ir.Cluster, settings: MeshSettings)
             message.load_assignment.CopyFrom(assignment(kit, found, settings))
     wanted = plan.blocks.load_balancer or LoadBalancer()
     balancer(message, wanted, weighs_localities=plan.weighs_localities)
+
+
+def _expects_the_host(plan: ir.Cluster) -> bool:
+    """Whether a server must prove the very name that was resolved: Envoy wants to be told where
+    a resolved host may be anybody's."""
+    settings = plan.blocks.tls
+    if plan.security is not ir.Security.ORIGINATE or settings is None:
+        return False
+    named = settings.sni or settings.subject_alt_names
+    return not (named or settings.insecure_skip_verify)
 
 
 def _security(kit: Kit, message: Any, plan: ir.Cluster, floor: TLSConfig) -> None:

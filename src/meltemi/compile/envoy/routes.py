@@ -24,6 +24,7 @@ from meltemi.model.route import (
 
 _FAULT = "envoy.filters.http.fault"
 _CORS = "envoy.filters.http.cors"
+_DYNAMIC = "envoy.filters.http.dynamic_forward_proxy"
 _JWT = "envoy.filters.http.jwt_authn"
 _PAYLOAD = "payload"
 _OVERWRITE = 2
@@ -100,6 +101,9 @@ def _route(kit: Kit, target: Any, route: ir.Route) -> None:
     if route.operation:
         target.decorator.operation = route.operation
     _edits(target, route.headers)
+    action = route.action
+    if isinstance(action, ir.Forward) and action.resolves and action.rewrite is not None:
+        _resolves(kit, target, action.rewrite.authority)
     if route.fault is not None:
         kit.pack(target.typed_per_filter_config[_FAULT], _fault(kit, route.fault))
     if route.cors is not None:
@@ -163,6 +167,8 @@ def _forward(kit: Kit, target: Any, action: ir.Forward) -> None:
             item = target.weighted_clusters.clusters.add(name=weighted.cluster)
             item.weight.value = weighted.weight
             item.host_rewrite_literal = weighted.authority
+            if action.resolves:
+                _resolves(kit, item, weighted.authority)
             _edits(item, weighted.headers)
     _timeout(target, action.timeout)
     _rewrite(target, action)
@@ -270,6 +276,14 @@ def _option(target: Any, name: str, value: str, *, append: bool) -> None:
     target.header.key = name
     target.header.value = value
     target.append_action = 0 if append else _OVERWRITE
+
+
+def _resolves(kit: Kit, target: Any, authority: str) -> None:
+    """The filter that resolves hosts stands before the router, which rewrites them: it is told."""
+    if authority:
+        config = kit.new("envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig")
+        config.host_rewrite_literal = authority
+        kit.pack(target.typed_per_filter_config[_DYNAMIC], config)
 
 
 def _fault(kit: Kit, fault: Fault) -> Any:

@@ -1,6 +1,7 @@
-"""Gateways' routes to services whose hosts Envoy resolves from the request (DYNAMIC_DNS)."""
+"""Chains that lead to services whose hosts Envoy resolves itself (DYNAMIC_DNS) get what does it:
+a filter that resolves the host of each request, or the SNI of each connection."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 import msgspec
 
@@ -11,16 +12,23 @@ from meltemi.model.service import Resolution
 Routes = Mapping[str, tuple[ir.VirtualHost, ...]]
 
 
-def with_dynamic_hosts(
-    listeners: Iterable[ir.Listener], routes: Routes, resolver: Resolver
-) -> tuple[ir.Listener, ...]:
-    """The listeners, those whose routes lead to such a service with what resolves its hosts."""
-    dynamic = {name for name, hosts in routes.items() if any(_leads(h, resolver) for h in hosts)}
-    return tuple(_listener(listener, dynamic) if dynamic else listener for listener in listeners)
+def dynamic_routes(routes: Routes, resolver: Resolver) -> set[str]:
+    """The route configurations that lead to such a service."""
+    return {name for name, hosts in routes.items() if any(_leads(h, resolver) for h in hosts)}
+
+
+def with_dynamic_hosts(listener: ir.Listener, routes: Set[str], resolver: Resolver) -> ir.Listener:
+    """A listener whose chains resolve what their destinations need; `routes` are the route
+    configurations that lead to such a service."""
+    chains = tuple(_chain(chain, routes, resolver) for chain in listener.chains)
+    default = listener.default
+    if default is not None:
+        default = _chain(default, routes, resolver)
+    return msgspec.structs.replace(listener, chains=chains, default=default)
 
 
 def _leads(host: ir.VirtualHost, resolver: Resolver) -> bool:
-    return any(_is_dynamic(cluster, resolver) for route in host.routes for cluster in _to(route))
+    return any(_port(cluster, resolver) for route in host.routes for cluster in _to(route))
 
 
 def _to(route: ir.Route) -> Iterator[str]:
@@ -28,24 +36,26 @@ def _to(route: ir.Route) -> Iterator[str]:
         yield from (weighted.cluster for weighted in route.action.clusters)
 
 
-def _is_dynamic(cluster: str, resolver: Resolver) -> bool:
+def _port(cluster: str, resolver: Resolver) -> int:
+    """The port of a cluster of such a service; 0: it is of another."""
     parts = names.parse(cluster)
     service = resolver.service(parts.host) if parts is not None else None
-    return service is not None and service.resolution is Resolution.DYNAMIC
+    is_dynamic = service is not None and service.resolution is Resolution.DYNAMIC
+    return parts.port if parts is not None and is_dynamic else 0
 
 
-def _listener(listener: ir.Listener, dynamic: set[str]) -> ir.Listener:
-    default = listener.default
-    return msgspec.structs.replace(
-        listener,
-        chains=tuple(_chain(chain, dynamic) for chain in listener.chains),
-        default=_chain(default, dynamic) if default is not None else None,
-    )
-
-
-def _chain(chain: ir.FilterChain, dynamic: set[str]) -> ir.FilterChain:
+def _chain(chain: ir.FilterChain, routes: Set[str], resolver: Resolver) -> ir.FilterChain:
     network = chain.network
-    if not isinstance(network, ir.Http) or network.routes not in dynamic:
-        return chain
-    resolving = msgspec.structs.replace(network, dynamic_hosts=True)
-    return msgspec.structs.replace(chain, network=resolving)
+    match network:
+        case ir.Http() if network.routes in routes:
+            resolving: ir.Http | ir.Tcp = msgspec.structs.replace(network, dynamic_hosts=True)
+        case ir.Tcp(forward=ir.L4Forward(clusters=clusters)):
+            port = _first(_port(weighted.cluster, resolver) for weighted in clusters)
+            resolving = msgspec.structs.replace(network, dynamic_port=port) if port else network
+        case _:
+            return chain
+    return msgspec.structs.replace(chain, network=resolving) if resolving != network else chain
+
+
+def _first(ports: Iterable[int]) -> int:
+    return next(filter(None, ports), 0)

@@ -15,6 +15,7 @@ from meltemi.compile import ir, names
 from meltemi.compile.plan.outside import Outside
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import MeshSettings
+from meltemi.compile.visibility import Way
 from meltemi.model.service import Protocol
 
 ANY_ADDRESS = "0.0.0.0"
@@ -39,7 +40,8 @@ class Claim(msgspec.Struct, frozen=True):
     """One port of one service that wants to be reached through a listener."""
 
     slot: Slot
-    host: HostKey
+    through: Way
+    """Which way out leads there."""
     port: int
     """The service's."""
     protocol: Protocol
@@ -51,6 +53,10 @@ class Claim(msgspec.Struct, frozen=True):
     """The name in the traffic itself is resolved (DYNAMIC_DNS)."""
     opens: bool = False
     """Nobody captures the traffic: the application connects to the listener itself."""
+
+    @property
+    def host(self) -> HostKey:
+        return self.through.pair.host
 
     @property
     def may_speak_http(self) -> bool:
@@ -106,9 +112,8 @@ def outbound_listener(
     owners: dict[ir.ChainMatch, Claim] = {}
     chains: dict[ir.ChainMatch, ir.FilterChain] = {}
     problems: list[Problem] = []
-    dynamic = any(claim.dynamic and claim.protocol.is_http for claim, _ in ordered)
     for claim, wanted in ordered:
-        for chain in (*_http(claim, slot, dynamic=dynamic), *wanted):
+        for chain in (*_http(claim, slot), *wanted):
             owner = owners.setdefault(chain.match, claim)
             if owner is claim:
                 chains.setdefault(chain.match, chain)
@@ -132,10 +137,11 @@ def outbound_listener(
 
 
 def asking_listener(port: int, settings: MeshSettings, *, ipv6: bool) -> ir.Listener:
-    """The shared HTTP listener of a port, where no service the proxy knows claims it yet."""
+    """The shared HTTP listener of a port, where no service the proxy knows claims it yet: what
+    it will learn may be a host that Envoy resolves."""
     name = names.address_listener(ANY_ADDRESS, port)
     through = Outside(names.PASSTHROUGH if settings.allow_any else "")
-    http = ir.Http(f"outbound_{name}", str(port))
+    http = ir.Http(f"outbound_{name}", str(port), dynamic_hosts=True)
     return ir.Listener(
         name=name,
         side=ir.Side.CLIENT,
@@ -150,12 +156,12 @@ def asking_listener(port: int, settings: MeshSettings, *, ipv6: bool) -> ir.List
     )
 
 
-def _http(claim: Claim, slot: Slot, *, dynamic: bool) -> tuple[ir.FilterChain, ...]:
+def _http(claim: Claim, slot: Slot) -> tuple[ir.FilterChain, ...]:
     """The chain of all that speaks HTTP here: it is the same for every service but a sniffed
     one at its own address."""
     if not claim.may_speak_http:
         return ()
-    http = ir.Http(f"outbound_{slot.name}", claim.routes, dynamic_hosts=dynamic)
+    http = ir.Http(f"outbound_{slot.name}", claim.routes)
     match = ir.ChainMatch() if claim.opens and claim.protocol.is_http else RAW_HTTP
     return (ir.FilterChain(slot.name, match, http),)
 
@@ -235,7 +241,6 @@ def _chain(
         prefix,
         forward,
         mongo=claim.protocol is Protocol.MONGO,
-        dynamic_port=claim.port if claim.dynamic else 0,
         marks=marks,
     )
     return ir.FilterChain(claim.slot.name, match, tcp, source=source, path=path)

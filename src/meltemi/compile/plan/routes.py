@@ -23,6 +23,7 @@ from meltemi.model.route import (
     RouteTable,
     Weighted,
 )
+from meltemi.model.service import Resolution
 
 ANYTHING = ir.Match(Prefix("/"))
 
@@ -127,14 +128,21 @@ class _Planner:
             (self._destinations.place(m.target, rule.source).cluster, m.percent)
             for m in rule.mirrors
         ]
+        rewrite = _rewrite(rule, match, destinations)
+        renamed = any(c.authority for c in clusters) or bool(rewrite and rewrite.authority)
         return ir.Forward(
             clusters=clusters,
-            rewrite=_rewrite(rule, match, destinations),
+            rewrite=rewrite,
             timeout=rule.timeout,
             retry=self._resolver.default_retry if rule.retry is None else rule.retry,
             mirrors=tuple(mirrors),
             hashes=tuple(hashes),
+            resolves=renamed and any(self._is_dynamic(place.host) for place in places),
         )
+
+    def _is_dynamic(self, host: str) -> bool:
+        service = self._resolver.service(host)
+        return service is not None and service.resolution is Resolution.DYNAMIC
 
     def _redirect(self, redirect: Redirect) -> Redirect:
         """A redirect with its port: derived from the request's, and left out where the scheme
