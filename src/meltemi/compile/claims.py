@@ -180,7 +180,7 @@ class _Maker:
             places: Iterable[tuple[str, tuple[str, ...]]] = ((way.bind, ()),)
         else:
             places = self._places(fetch, service, port)
-            if not pair.scope.has_ipv6:
+            if not through.pair.scope.has_ipv6:
                 places = ((bind, ranges) for bind, ranges in places if ":" not in bind)
         for bind, ranges in places:
             number = way.port if way.port is not None else port.number
