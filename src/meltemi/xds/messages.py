@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from meltemi.base.resource import BadNode, NodeInfo, Resource, node_from_id
 from meltemi.protos.small import Schema, message_classes
+from meltemi.protos.wire import field, text
 from meltemi.xds.references import assignment_of, clusters_named
 
 _SCHEMA: Schema = {
@@ -113,23 +114,6 @@ def _node(node: Any) -> NodeInfo | None:
     return node_from_id(node.id, labels, metadata)
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _bytes(number: int, value: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + _varint(len(value)) + value
-
-
-def _text(number: int, value: str) -> bytes:
-    return _bytes(number, value.encode()) if value else b""
-
-
 class Wrapped:
     """A resource and the bytes it adds to a response; each form is made when first needed."""
 
@@ -183,19 +167,19 @@ class Wrapped:
     def plain(self) -> bytes:
         """One element of DiscoveryResponse.resources."""
         if not self._plain:
-            self._plain = _bytes(2, self._any())
+            self._plain = field(2, self._any())
         return self._plain
 
     @property
     def delta(self) -> bytes:
         """One element of DeltaDiscoveryResponse.resources."""
         if not self._delta:
-            body = _text(1, self.resource.version) + _bytes(2, self._any())
-            self._delta = _bytes(2, body + _text(3, self.resource.name))
+            body = text(1, self.resource.version) + field(2, self._any())
+            self._delta = field(2, body + text(3, self.resource.name))
         return self._delta
 
     def _any(self) -> bytes:
-        return _text(1, self.resource.type_url) + _bytes(2, self.resource.body)
+        return text(1, self.resource.type_url) + field(2, self.resource.body)
 
 
 class Responses:
@@ -227,11 +211,11 @@ def _delta_response(
     type_url: str, nonce: str, resources: Iterable[Wrapped], removed: Iterable[str]
 ) -> bytes:
     pieces = [wrapped.delta for wrapped in resources]
-    pieces += [_text(4, type_url), _text(5, nonce)]
-    pieces += [_text(6, name) for name in removed]
+    pieces += [text(4, type_url), text(5, nonce)]
+    pieces += [text(6, name) for name in removed]
     return b"".join(pieces)
 
 
 def response(type_url: str, nonce: str, version: str, resources: Iterable[Wrapped]) -> bytes:
-    pieces = [_text(1, version), *(wrapped.plain for wrapped in resources)]
-    return b"".join((*pieces, _text(4, type_url), _text(5, nonce)))
+    pieces = [text(1, version), *(wrapped.plain for wrapped in resources)]
+    return b"".join((*pieces, text(4, type_url), text(5, nonce)))

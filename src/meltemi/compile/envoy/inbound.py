@@ -5,7 +5,7 @@ from typing import Any
 from meltemi.api.networking import ConnectionPool, HTTPSettings, TCPSettings
 from meltemi.compile import ir
 from meltemi.compile.envoy.filters import Json
-from meltemi.compile.envoy.kit import UNIX, Kit, set_address, set_duration
+from meltemi.compile.envoy.kit import UNIX, Kit, set_address, set_duration, set_struct
 from meltemi.compile.envoy.pool import keep_alive, limits
 from meltemi.compile.settings import MeshSettings
 
@@ -31,19 +31,21 @@ def clusters(kit: Kit, inbound: ir.Inbound, mark: int | None, settings: MeshSett
 
 
 def _cluster(kit: Kit, plan: ir.InboundCluster, source: Json, settings: MeshSettings) -> Any:
-    body: Json = {"name": plan.name, "alt_stat_name": plan.stat_name}
+    body: Json = {}
     if not plan.address.startswith(UNIX):
         body["upstream_bind_config"] = source | (_EXTRA_SOURCE if plan.ipv6 else {})
     if not plan.address:
         body |= {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
+    message = kit.from_dict(_CLUSTER, body)
+    message.name = plan.name
+    message.alt_stat_name = plan.stat_name
     if plan.destination is not None:
         service = {
             "host": plan.destination.host,
             "name": plan.destination.service,
             "namespace": plan.destination.namespace,
         }
-        body["metadata"] = {"filter_metadata": {"mesh": service}}
-    message = kit.from_dict(_CLUSTER, body)
+        set_struct(message.metadata.filter_metadata["mesh"], service)
     if plan.address:
         message.load_assignment.cluster_name = plan.name
         endpoint = message.load_assignment.endpoints.add().lb_endpoints.add().endpoint

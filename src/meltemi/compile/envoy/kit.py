@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from meltemi.base.resource import TYPE_PREFIX
+from meltemi.compile.envoy.structs import struct_bytes
 from meltemi.model.route import Exact, Matcher, Prefix, Regex
 from meltemi.protos import Protos
 
@@ -94,22 +95,5 @@ def set_fraction(target: Any, percent: float) -> None:
 
 
 def set_struct(target: Any, data: dict[str, Any]) -> None:
-    """Fill a protobuf Struct from plain data: strings, numbers, lists and dicts, sorted."""
-    for key in sorted(data):
-        _set_value(target.fields[key], data[key])
-
-
-def _set_value(target: Any, value: Any) -> None:
-    if isinstance(value, str):
-        target.string_value = value
-    elif isinstance(value, bool):
-        target.bool_value = value
-    elif isinstance(value, int | float):
-        target.number_value = value
-    elif isinstance(value, list | tuple):
-        target.list_value.SetInParent()
-        for item in value:
-            _set_value(target.list_value.values.add(), item)
-    else:
-        target.struct_value.SetInParent()
-        set_struct(target.struct_value, value)
+    """Fill a protobuf Struct from plain data."""
+    target.MergeFromString(struct_bytes(data))

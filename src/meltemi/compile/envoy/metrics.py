@@ -5,11 +5,14 @@ environment, so that listeners can be shared; its peer's, from endpoint metadata
 from the peer's certificate at the server. No label ever comes from a header.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from meltemi.compile.envoy.kit import Kit, set_struct
+from meltemi.compile.envoy.kit import Kit
+from meltemi.compile.envoy.structs import Written, element, joined, struct_bytes
+from meltemi.protos.wire import field, text
 
 Json = dict[str, Any]
 _TYPED = "type.googleapis.com/xds.type.v3.TypedStruct"
@@ -98,12 +101,15 @@ def destination_tags(
 def http_loggers(tags: Tags, *, grpc: bool = False) -> list[dict[str, Any]]:
     """One logger for requests: a counter and three histograms."""
     protocol = "grpc" if grpc else "http"
-    labels = dict(tags) | {
-        "request_protocol": protocol,
-        "response_code": "%RESPONSE_CODE%",
-        "response_flags": "%RESPONSE_FLAGS%",
-        "grpc_response_status": "%GRPC_STATUS_NUMBER%" if grpc else "",
-    }
+    labels = _labels(
+        dict(tags)
+        | {
+            "request_protocol": protocol,
+            "response_code": "%RESPONSE_CODE%",
+            "response_flags": "%RESPONSE_FLAGS%",
+            "grpc_response_status": "%GRPC_STATUS_NUMBER%" if grpc else "",
+        }
+    )
     return [
         _logger(
             counters=[_counter("requests_total", labels, value_fixed=1)],
@@ -118,7 +124,7 @@ def http_loggers(tags: Tags, *, grpc: bool = False) -> list[dict[str, Any]]:
 
 def tcp_loggers(tags: Tags) -> list[dict[str, Any]]:
     """Two loggers for connections: one counts them when they open, one what they carried."""
-    labels = dict(tags) | {"request_protocol": "tcp", "response_flags": "%RESPONSE_FLAGS%"}
+    labels = _labels(dict(tags) | {"request_protocol": "tcp", "response_flags": "%RESPONSE_FLAGS%"})
     opened = _logger(counters=[_counter("tcp_connections_opened_total", labels, value_fixed=1)])
     opened["filter"] = {"log_type_filter": {"types": ["TcpUpstreamConnected"]}}
     closed = _logger(
@@ -134,16 +140,17 @@ def tcp_loggers(tags: Tags) -> list[dict[str, Any]]:
 
 def set_logger(kit: Kit, target: Any, entry: Json) -> None:
     """Fill an AccessLog. The metrics' own have a Struct of many labels, which is written directly:
-    that takes a tenth of the time."""
+    that takes a fraction of the time."""
     config = entry["typed_config"]
     if config["@type"] != _TYPED:
         target.CopyFrom(kit.from_dict(_ACCESS_LOG, entry))
         return
     if "filter" in entry:
         target.CopyFrom(kit.from_dict(_ACCESS_LOG, {"filter": entry["filter"]}))
-    typed = kit.new("xds.type.v3.TypedStruct", type_url=config["type_url"])
-    set_struct(typed.value, config["value"])
-    kit.named(target, entry["name"], typed)
+    target.name = entry["name"]
+    target.typed_config.type_url = _TYPED
+    body = text(1, config["type_url"]) + field(2, struct_bytes(config["value"]))
+    target.typed_config.value = body
 
 
 def peer_filter(*, mutual: bool) -> dict[str, Any]:
@@ -187,14 +194,24 @@ def _logger(**config: Any) -> dict[str, Any]:
     }
 
 
-def _stat(name: str, labels: Tags) -> dict[str, Any]:
-    tags = [{"name": k, "value_format": v} for k, v in sorted(labels.items()) if v]
-    return {"name": name, "tags": tags}
+def _labels(tags: Tags) -> Written:
+    """Labels as all stats of a logger have them."""
+    return joined([_label(name, tags[name]) for name in sorted(tags) if tags[name]])
 
 
-def _counter(name: str, labels: Tags, **value: Any) -> dict[str, Any]:
+@functools.lru_cache(maxsize=4096)
+def _label(name: str, value: str) -> bytes:
+    """Most labels are the same for every service."""
+    return element({"name": name, "value_format": value})
+
+
+def _stat(name: str, labels: Written) -> dict[str, Any]:
+    return {"name": name, "tags": labels}
+
+
+def _counter(name: str, labels: Written, **value: Any) -> dict[str, Any]:
     return {"stat": _stat(name, labels), **value}
 
 
-def _histogram(name: str, labels: Tags, unit: str, value: str) -> dict[str, Any]:
+def _histogram(name: str, labels: Written, unit: str, value: str) -> dict[str, Any]:
     return {"stat": _stat(name, labels), "unit": unit, "value_format": value}

@@ -199,12 +199,12 @@ def _of_services(
 
 def _declared(subject: Subject) -> Iterator[tuple[Service, Port, int]]:
     """The ports of services that select the workload, oldest service first, with its own."""
-    for service in sorted(subject.services, key=lambda s: s.precedence):
-        if selects(service, subject.workload):
-            for port in service.ports:
-                number = subject.workload.port_behind(port)
-                if number and number not in PROXY_PORTS:
-                    yield service, port, number
+    chosen = [service for service in subject.services if selects(service, subject.workload)]
+    for service in sorted(chosen, key=lambda s: s.precedence):
+        for port in service.ports:
+            number = subject.workload.port_behind(port)
+            if number and number not in PROXY_PORTS:
+                yield service, port, number
 
 
 def _conflict(service: Service, port: Port, number: int, first: Served) -> Problem:
