@@ -56,7 +56,7 @@ class Proxy:
         app.cache.open(self._session)
         app.status.add(self._session)
         for url in (CLUSTER, LISTENER):
-            self._session.on_request(DeltaRequest(url, (), (), {}, "", None, node))
+            self._session.on_request(DeltaRequest(url, (), (), frozenset(), "", None, node))
 
     def pump(self) -> None:
         """Take what the session has to send, until it is silent."""
@@ -88,8 +88,8 @@ class Proxy:
             wanted[ROUTE] = tuple(found - self._held[ROUTE].keys())
         for other, names in wanted.items():
             if names:
-                self._session.on_request(DeltaRequest(other, names, (), {}, "", None))
-        self._session.on_request(DeltaRequest(url, (), (), {}, response.nonce, None))
+                self._session.on_request(DeltaRequest(other, names, (), frozenset(), "", None))
+        self._session.on_request(DeltaRequest(url, (), (), frozenset(), response.nonce, None))
 
     def close(self) -> None:
         self._app.cache.close(self._session)

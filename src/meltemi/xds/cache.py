@@ -3,12 +3,14 @@
 A change costs what it touches: the sessions that see a changed set, and the names in it.
 """
 
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from meltemi.base.resource import Change, ProxyView, Resource, SetKey
-from meltemi.xds.messages import Responses, Wrapped
+from meltemi.xds.messages import Responses, Wrapped, entry
 
 
 class Listener(Protocol):
@@ -33,8 +35,45 @@ class Listener(Protocol):
 _NOBODY: frozenset[Listener] = frozenset()
 _LARGE = 100
 """Resources of a set that scopes share, and not of one proxy's own."""
-_NOTHING: Mapping[str, Wrapped] = {}
-_NO_VERSIONS: Mapping[str, str] = {}
+
+
+class Held:
+    """A set's resources by name, and what proxies say of all of them at once."""
+
+    __slots__ = ("_entries", "_names", "_wrap", "resources", "versions")
+
+    def __init__(self, wrap: Callable[[Resource, Wrapped | None], Wrapped]) -> None:
+        self._wrap = wrap
+        self.resources: dict[str, Wrapped] = {}
+        self.versions: dict[str, str] = {}
+        self._names: frozenset[str] | None = None
+        self._entries: frozenset[bytes] | None = None
+
+    def put(self, name: str, resource: Resource | None) -> None:
+        """Replace a resource, or take it away."""
+        before = self.resources.get(name)
+        self._entries = None
+        if (before is None) != (resource is None):
+            self._names = None
+        if resource is None:
+            self.resources.pop(name, None)
+            self.versions.pop(name, None)
+        else:
+            self.resources[name] = self._wrap(resource, before)
+            self.versions[name] = resource.version
+
+    @property
+    def names(self) -> frozenset[str]:
+        if self._names is None:
+            self._names = frozenset(self.versions)
+        return self._names
+
+    @property
+    def entries(self) -> frozenset[bytes]:
+        """The versions as a proxy says them that comes again."""
+        if self._entries is None:
+            self._entries = frozenset(map(entry, self.versions, self.versions.values()))
+        return self._entries
 
 
 class Cache:
@@ -43,8 +82,9 @@ class Cache:
     def __init__(self) -> None:
         self.revision = 0
         self.responses = Responses()
-        self._sets: dict[SetKey, dict[str, Wrapped]] = {}
-        self._versions: dict[SetKey, dict[str, str]] = {}
+        self._sets: dict[SetKey, Held] = {}
+        self._wraps: WeakValueDictionary[int, Wrapped] = WeakValueDictionary()
+        """By the identity of what they wrap."""
         self._views: dict[str, ProxyView] = {}
         self._places: dict[tuple[str, str], tuple[SetKey, ...]] = {}
         """A node's sets of one type."""
@@ -72,17 +112,18 @@ class Cache:
             listener.wake()
 
     def _update(self, key: SetKey, resources: Mapping[str, Resource | None]) -> None:
-        held = self._sets.setdefault(key, {})
-        versions = self._versions.setdefault(key, {})
+        held = self._sets.setdefault(key, Held(self._wrapped))
         for name, resource in resources.items():
-            if resource is None:
-                held.pop(name, None)
-                versions.pop(name, None)
-            else:
-                held[name] = Wrapped(resource, held.get(name))
-                versions[name] = resource.version
-        if not held:
-            del self._sets[key], self._versions[key]
+            held.put(name, resource)
+        if not held.resources:
+            del self._sets[key]
+
+    def _wrapped(self, resource: Resource, before: Wrapped | None) -> Wrapped:
+        """Many sets hold the very same resource, and share what is prepared of it."""
+        found = self._wraps.get(id(resource))
+        if found is None:
+            found = self._wraps[id(resource)] = Wrapped(resource, before)
+        return found
 
     def _set_view(self, node: str, view: ProxyView | None, revision: int) -> set[Listener]:
         listeners = set(self._listeners.get(node, ()))
@@ -132,33 +173,47 @@ class Cache:
     def get(self, node: str, type_url: str, name: str) -> Wrapped | None:
         """A resource as a proxy sees it."""
         for key in self._places.get((node, type_url), ()):
-            found = self._sets.get(key, _NOTHING).get(name)
+            held = self._sets.get(key)
+            found = held.resources.get(name) if held is not None else None
             if found is not None:
                 return found
         return None
 
-    def versions(self, node: str, type_url: str) -> Iterator[Mapping[str, str]]:
-        """The versions by name of each set of a type that a proxy sees."""
+    def sets(self, node: str, type_url: str) -> Iterator[Held]:
+        """The sets of a type that a proxy sees."""
         for key in self._places.get((node, type_url), ()):
-            yield self._versions.get(key, _NO_VERSIONS)
+            held = self._sets.get(key)
+            if held is not None:
+                yield held
 
-    def likely(self, node: str, type_url: str) -> Iterator[Mapping[str, str]]:
-        """`versions`, or the large sets of that type while it is not known what a proxy sees."""
+    def likely(self, node: str, type_url: str) -> Iterator[Held]:
+        """`sets`, or the large sets of that type while it is not known what a proxy sees."""
         if self.is_known(node):
-            yield from self.versions(node, type_url)
+            yield from self.sets(node, type_url)
             return
-        for key, versions in self._versions.items():
-            if key.type_url == type_url and len(versions) >= _LARGE:
-                yield versions
+        for key, held in self._sets.items():
+            if key.type_url == type_url and len(held.versions) >= _LARGE:
+                yield held
 
-    def several(self, node: str, type_url: str, names: Iterable[str]) -> dict[str, Wrapped]:
-        """What there is of these names, as a proxy sees it, in their order."""
+    def shared(self, node: str, type_url: str, names: frozenset[str]) -> frozenset[str]:
+        """The same names, as the cache has them: thousands of proxies then share the strings, and
+        the whole of them if it is a set's."""
+        for held in self.likely(node, type_url):
+            if held.names == names:
+                return held.names
+        return frozenset(map(sys.intern, names))
+
+    def several(self, node: str, type_url: str, names: Mapping[str, int]) -> dict[str, Wrapped]:
+        """What there is of these names, as a proxy sees it."""
         found: dict[str, Wrapped] = {}
-        for key in self._places.get((node, type_url), ()):
-            found = {**self._sets.get(key, _NOTHING), **found}
-        return {name: found[name] for name in names if name in found}
+        for held in self.sets(node, type_url):
+            if held.versions.keys() <= names.keys():
+                found.update(held.resources)
+            else:
+                found.update((n, w) for n, w in held.resources.items() if n in names)
+        return found
 
     def resources(self, node: str, type_url: str) -> Iterator[tuple[str, Wrapped]]:
         """Every resource of a type that a proxy sees, by name."""
-        for key in self._places.get((node, type_url), ()):
-            yield from self._sets.get(key, _NOTHING).items()
+        for held in self.sets(node, type_url):
+            yield from held.resources.items()

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from meltemi.base.resource import BadNode, NodeInfo, Resource, node_from_id
 from meltemi.protos.small import Schema, message_classes
-from meltemi.protos.wire import field, text
+from meltemi.protos.wire import head, text
 from meltemi.xds.references import assignment_of, clusters_named
 
 _SCHEMA: Schema = {
@@ -26,7 +26,7 @@ _SCHEMA: Schema = {
         "type_url": (2, "string"),
         "subscribe": (3, "string*"),
         "unsubscribe": (4, "string*"),
-        "initial": (5, "Version*"),
+        "initial": (5, "bytes*"),
         "nonce": (6, "string"),
         "error": (7, "Status"),
     },
@@ -41,6 +41,8 @@ _SCHEMA: Schema = {
 }
 _SHARED = 16 << 20
 """Bytes of responses kept for the next stream."""
+_MADE = 10_000
+"""Responses that are remembered as made once."""
 _CLASSES: Mapping[str, Any] = message_classes("meltemi.xds", _SCHEMA)
 
 
@@ -52,7 +54,8 @@ class DeltaRequest(msgspec.Struct, frozen=True):
     type_url: str
     subscribe: tuple[str, ...]
     unsubscribe: tuple[str, ...]
-    initial: Mapping[str, str]
+    initial: frozenset[bytes]
+    """What the proxy has from an earlier stream, each as `entry` writes it."""
     nonce: str
     error: str | None
     node: NodeInfo | None = None
@@ -68,17 +71,32 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def parse_delta(body: bytes) -> DeltaRequest:
-    """Raises BadRequest or BadNode. Names are interned: thousands of proxies say the same ones."""
+    """Raises BadRequest or BadNode. Versions are left as they are written: a proxy names thousands,
+    which nearly always are those of a whole set."""
     message = _parse("DeltaRequest", body)
     return DeltaRequest(
         type_url=message.type_url,
-        subscribe=tuple(map(sys.intern, message.subscribe)),
+        subscribe=tuple(message.subscribe),
         unsubscribe=tuple(message.unsubscribe),
-        initial={v.key: v.value for v in message.initial},
+        initial=frozenset(message.initial),
         nonce=message.nonce,
         error=message.error.message if message.HasField("error") else None,
         node=_node(message.node) if message.HasField("node") else None,
     )
+
+
+def entry(name: str, version: str) -> bytes:
+    """A version as a proxy says it."""
+    return text(1, name) + text(2, version)
+
+
+def versions_of(entries: Iterable[bytes]) -> dict[str, str]:
+    """The versions by name that a proxy says. Raises BadRequest."""
+    try:
+        said = [_CLASSES["Version"].FromString(body) for body in entries]
+    except DecodeError as error:
+        raise BadRequest("initial_resource_versions cannot be read") from error
+    return {sys.intern(version.key): version.value for version in said}
 
 
 def parse(body: bytes) -> Request:
@@ -118,6 +136,7 @@ class Wrapped:
     """A resource and the bytes it adds to a response; each form is made when first needed."""
 
     __slots__ = (
+        "__weakref__",
         "_assignment",
         "_clusters",
         "_delta",
@@ -132,8 +151,8 @@ class Wrapped:
         """`before`: the version that this one takes the place of."""
         self.resource = resource
         self.version = resource.version
-        self._delta = b""
-        self._plain = b""
+        self._delta: tuple[bytes, ...] = ()
+        self._plain: tuple[bytes, ...] = ()
         self._clusters: frozenset[str] | None = None
         self._former_clusters = before._clusters if before is not None else None
         self._assignment: str | None = None
@@ -164,32 +183,38 @@ class Wrapped:
         return self._assignment
 
     @property
-    def plain(self) -> bytes:
-        """One element of DiscoveryResponse.resources."""
+    def plain(self) -> tuple[bytes, ...]:
+        """One element of DiscoveryResponse.resources, in pieces."""
         if not self._plain:
-            self._plain = field(2, self._any())
+            before, body = self._any()
+            self._plain = (head(2, len(before) + len(body)) + before, body)
         return self._plain
 
     @property
-    def delta(self) -> bytes:
-        """One element of DeltaDiscoveryResponse.resources."""
+    def delta(self) -> tuple[bytes, ...]:
+        """One element of DeltaDiscoveryResponse.resources, in pieces: the body is not copied."""
         if not self._delta:
-            body = text(1, self.resource.version) + field(2, self._any())
-            self._delta = field(2, body + text(3, self.resource.name))
+            version, name = text(1, self.version), text(3, self.resource.name)
+            before, body = self._any()
+            start = version + head(2, len(before) + len(body)) + before
+            self._delta = (head(2, len(start) + len(body) + len(name)) + start, body, name)
         return self._delta
 
-    def _any(self) -> bytes:
-        return text(1, self.resource.type_url) + field(2, self.resource.body)
+    def _any(self) -> tuple[bytes, bytes]:
+        resource = self.resource
+        return text(1, resource.type_url) + head(2, len(resource.body)), resource.body
 
 
 class Responses:
     """Makes delta responses; streams that are sent the same share the bytes of the last few.
 
-    A route configuration of half a megabyte is so held once and not by every stream.
+    A route configuration of half a megabyte is so held once and not by every stream. What is made
+    a second time is kept, not what only one proxy is sent.
     """
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, bytes] = {}
+        self._made: set[int] = set()
         self._size = 0
 
     def delta(
@@ -199,23 +224,32 @@ class Responses:
         body = self._kept.get(key)
         if body is None:
             body = _delta_response(type_url, nonce, resources, removed)
-            self._size += len(body)
-            if self._size > _SHARED:
-                self._kept.clear()
-                self._size = len(body)
-            self._kept[key] = body
+            self._keep(key, body)
         return body
+
+    def _keep(self, key: Hashable, body: bytes) -> None:
+        mark = hash(key)
+        if mark not in self._made:
+            if len(self._made) >= _MADE:
+                self._made.clear()
+            self._made.add(mark)
+            return
+        self._size += len(body)
+        if self._size > _SHARED:
+            self._kept.clear()
+            self._size = len(body)
+        self._kept[key] = body
 
 
 def _delta_response(
     type_url: str, nonce: str, resources: Iterable[Wrapped], removed: Iterable[str]
 ) -> bytes:
-    pieces = [wrapped.delta for wrapped in resources]
+    pieces = [piece for wrapped in resources for piece in wrapped.delta]
     pieces += [text(4, type_url), text(5, nonce)]
     pieces += [text(6, name) for name in removed]
     return b"".join(pieces)
 
 
 def response(type_url: str, nonce: str, version: str, resources: Iterable[Wrapped]) -> bytes:
-    pieces = [text(1, version), *(wrapped.plain for wrapped in resources)]
+    pieces = [text(1, version), *(piece for wrapped in resources for piece in wrapped.plain)]
     return b"".join((*pieces, text(4, type_url), text(5, nonce)))

@@ -10,7 +10,8 @@ The waits are per name and per proxy. Time comes from the caller; a wait that is
 `due`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
+from itertools import chain
 
 from meltemi.base.resource import CLUSTER, ENDPOINT, ROUTE
 from meltemi.xds.messages import Wrapped
@@ -52,12 +53,23 @@ class Order:
 
         Where nothing serves before it, it waits only for what is on its way.
         """
-        waits = False
-        for cluster in self._lacking(resource):
+        clusters = self._types.get(CLUSTER)
+        if clusters is None:
+            return False
+        doubtful = self._doubtful(clusters, resource)
+        if doubtful:
+            self._lacked = dict.fromkeys(doubtful, (True, now)) | self._lacked
+        lacking: set[str] = set()
+        for cluster in chain(doubtful, self._strangers(clusters, resource)):
+            if self._is_usable(clusters, cluster):
+                continue
+            lacking.add(cluster)
             coming = self._is_coming(cluster)
             if (coming or name in found.has) and self._is_awaited(cluster, coming, now):
-                waits = True
-        return waits
+                return True
+        for cluster in self._lacked.keys() & (resource.clusters - lacking):
+            del self._lacked[cluster]
+        return False
 
     def _is_awaited(self, cluster: str, coming: bool, now: float) -> bool:
         """Whether there is still hope; each cluster is waited for once."""
@@ -147,20 +159,6 @@ class Order:
         current = self._current(client, name)
         return current is not None and self._types[client].is_refused(name, current.version)
 
-    def _lacking(self, resource: Wrapped) -> set[str]:
-        """The clusters a resource names that the proxy cannot use yet."""
-        clusters = self._types.get(CLUSTER)
-        if clusters is None:
-            return set()
-        lacking = {
-            name
-            for name in self._doubtful(clusters, resource)
-            if not self._is_usable(clusters, name)
-        }
-        for name in resource.clusters - lacking if self._lacked else ():
-            self._lacked.pop(name, None)
-        return lacking | self._strangers(clusters, resource)
-
     def _doubtful(self, clusters: Subscription, resource: Wrapped) -> Set[str]:
         """All but those that were taken together with endpoints of the same name, which nearly all
         are: a route configuration names thousands, so they are found by whole sets."""
@@ -198,17 +196,16 @@ class Order:
             return assignment in endpoints.has or assignment in endpoints.absent
         return assignment in endpoints.has
 
-    def _strangers(self, clusters: Subscription, resource: Wrapped) -> set[str]:
+    def _strangers(self, clusters: Subscription, resource: Wrapped) -> Iterator[str]:
         """New clusters whose names have not the mesh's own form: EnvoyFilters add them."""
-        waiting: Iterable[str] = (*clusters.dirty, *clusters.flight)
-        return {
-            name
-            for name in waiting
-            if "bound|" not in name
-            and name not in clusters.has
-            and self._is_coming(name)
-            and name.encode() in resource.resource.body
-        }
+        for name in chain(tuple(clusters.dirty), tuple(clusters.flight)):
+            if (
+                "bound|" not in name
+                and name not in clusters.has
+                and self._is_coming(name)
+                and name.encode() in resource.resource.body
+            ):
+                yield name
 
     def _is_coming(self, cluster: str) -> bool:
         """Whether a cluster that the proxy cannot use yet is on its way."""

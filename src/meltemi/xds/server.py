@@ -175,7 +175,10 @@ async def _converse(
             await context.write(body)
         status.progressed(session)
 
-    session.on_request(first)
+    try:
+        session.on_request(first)
+    except BadRequest as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     listener = asyncio.create_task(listen(), name=f"requests of {session.node_id}")
     listener.add_done_callback(lambda _: wake.set())
     wake.set()

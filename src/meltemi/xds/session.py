@@ -15,6 +15,7 @@ from meltemi.xds.messages import (
     Request,
     Wrapped,
     response,
+    versions_of,
 )
 from meltemi.xds.order import Order
 from meltemi.xds.subscription import CLIENTS, ORDER, WILDCARD_TYPES, Rejection, Subscription
@@ -130,13 +131,14 @@ class Session:
         if not self._cache.is_known(self._node):
             return
         found = self.types[type_url]
-        missing = found.names | found.has.keys()
+        missing = set(found.has) | found.names
         is_quiet = found.is_quiet
-        for versions in self._cache.versions(self._node, type_url):
+        for held in self._cache.sets(self._node, type_url):
+            versions = held.versions
             missing.difference_update(versions)
             if is_quiet and versions.items() <= found.has.items():
                 continue
-            if is_quiet and found.wildcard and found.has.keys().isdisjoint(versions):
+            if is_quiet and found.wants_all(held.names) and found.has.keys().isdisjoint(versions):
                 found.dirty.update(dict.fromkeys(versions, revision))
                 continue
             for name, version in versions.items():
@@ -158,10 +160,9 @@ class Session:
         """
         ready: dict[str, Wrapped | None] = {}
         if type_url in (CLUSTER, ENDPOINT) and found.is_new:
-            ready.update(self._cache.several(self._node, type_url, found.dirty))
-            if len(ready) == len(found.dirty):
-                return ready
-            ready.clear()
+            all_of_it = self._cache.several(self._node, type_url, found.dirty)
+            if len(all_of_it) == len(found.dirty):
+                return {**all_of_it}
         alone = found.suspects & found.dirty.keys()
         for name in sorted(alone)[:1] if alone else list(found.dirty):
             resource = self._current(type_url, name)
@@ -218,8 +219,7 @@ class Session:
         # Proxies that are sent the same are sent the same nonce: their responses share bytes.
         found.count = max(found.count + 1, self._cache.revision)
         found.nonce = str(found.count)
-        revisions = (found.dirty[name] for name in ready if name in found.dirty)
-        found.flight_revision = min(revisions, default=self._cache.revision)
+        found.flight_revision = found.oldest_of(ready.keys(), self._cache.revision)
         found.settle_all(ready.keys())
         found.owes = False
         found.flight = {n: r.version if r is not None else None for n, r in ready.items()}
@@ -299,17 +299,16 @@ class Session:
                 endpoints.drop(assignment)
             endpoints.mark(assignment, self._cache.revision, again=True)
 
-    def _resume(self, type_url: str, found: Subscription, initial: Mapping[str, str]) -> None:
-        """What a proxy says it has from an earlier stream."""
-        for versions in self._cache.likely(self._node, type_url):
-            if versions.items() <= initial.items():
-                found.has.update(versions)  # Thousands of proxies then share the strings.
-        for name, version in initial.items() if len(found.has) < len(initial) else ():
-            if name not in found.has:
-                found.has[sys.intern(name)] = sys.intern(version)
-        if type_url not in CLIENTS:
-            return
-        for name, version in initial.items():
+    def _resume(self, type_url: str, found: Subscription, initial: frozenset[bytes]) -> None:
+        """What a proxy says it has from an earlier stream. Raises BadRequest."""
+        rest = initial
+        for held in self._cache.likely(self._node, type_url) if initial else ():
+            if held.entries <= rest:
+                found.has.update(held.versions)
+                rest = rest - held.entries if len(rest) > len(held.entries) else frozenset()
+        if rest:
+            found.has.update(versions_of(rest))
+        for name, version in found.has.items() if type_url in CLIENTS else ():
             current = self._current(type_url, name)
             is_current = current is not None and current.version == version
             found.clusters[name] = current.clusters if current and is_current else None
@@ -339,26 +338,35 @@ class DeltaSession(Session):
             if request.type_url not in ORDER:
                 return
             found = self.types[request.type_url] = Subscription()
-            self._resume(request.type_url, found, request.initial)
-            found.wildcard = not request.subscribe and request.type_url in WILDCARD_TYPES
-            found.owes = request.type_url == VIRTUAL_HOST  # It asks for none, and waits for that.
-            if found.wildcard or "*" in request.subscribe:
-                found.wildcard = found.owes = True
-            found.names.update(request.subscribe)
-            found.names.discard("*")
-            self._mark_everything(request.type_url, self._cache.revision)
+            self._begin(found, request)
+            missing = found.names - found.has.keys()
+            fresh = [name for name in request.subscribe if name in missing] if missing else []
+        else:
+            fresh = [name for name in request.subscribe if name != "*"]
         if request.nonce:
             self._land(request.type_url, found, request.nonce, request.error)
-        fresh = [n for n in request.subscribe if n != "*" and n not in request.initial]
         if fresh:
-            found.names.update(fresh)
+            found.names |= frozenset(map(sys.intern, fresh)) - found.names
             found.drop_all(fresh)
             found.mark_again(fresh, self._cache.revision)
-        for name in request.unsubscribe:
-            found.forget(name)
+        if request.unsubscribe:
+            found.forget(request.unsubscribe)
         if request.type_url == VIRTUAL_HOST:
             unknown = [name for name in found.names if self._is_unknown(name)]
             found.coming = set(unknown) if unknown and self._demand(unknown) else set()
+
+    def _begin(self, found: Subscription, request: DeltaRequest) -> None:
+        """The first request for a type."""
+        type_url = request.type_url
+        self._resume(type_url, found, request.initial)
+        found.wildcard = not request.subscribe and type_url in WILDCARD_TYPES
+        found.owes = type_url == VIRTUAL_HOST  # It asks for none, and waits for that.
+        if found.wildcard or "*" in request.subscribe:
+            found.wildcard = found.owes = True
+        if request.subscribe:
+            names = frozenset(request.subscribe) - {"*"}
+            found.names = self._cache.shared(self._node, type_url, names)
+        self._mark_everything(type_url, self._cache.revision)
 
     def _is_unknown(self, name: str) -> bool:
         return "/" in name and self._cache.get(self._node, VIRTUAL_HOST, name) is None
@@ -393,9 +401,8 @@ class SotwSession(Session):
             return
         for name in set(request.names) - found.names:
             found.mark(name, self._cache.revision)
-        for name in found.names - set(request.names):
-            found.forget(name)
-        found.names = set(request.names)
+        found.forget(found.names - set(request.names))
+        found.names = frozenset(request.names)
 
     def _send(self, type_url: str, found: Subscription, now: float) -> bytes | None:
         ready = self._ready(type_url, found, now)

@@ -42,7 +42,8 @@ class Subscription:
         self.wildcard = False
         self.owes = False
         """A wildcard subscription is answered once even when there is nothing."""
-        self.names: set[str] = set()
+        self.names: frozenset[str] = frozenset()
+        """Of thousands of proxies the same."""
         self.has: dict[str, str] = {}
         """Name to the version the proxy last took; absent: it has none."""
         self.losses = 0
@@ -77,6 +78,9 @@ class Subscription:
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.names
 
+    def wants_all(self, names: frozenset[str]) -> bool:
+        return self.wildcard or names <= self.names
+
     def mark(self, name: str, revision: int, *, again: bool = False) -> None:
         """Note that a name is to be sent."""
         self.parked.discard(name)
@@ -92,6 +96,12 @@ class Subscription:
             self.dirty = dict.fromkeys(names, revision)
         for name in names:
             self.dirty.setdefault(name, revision)
+
+    def oldest_of(self, names: AbstractSet[str], default: int) -> int:
+        """The oldest revision at which some of these names changed."""
+        if len(names) >= len(self.dirty) and names >= self.dirty.keys():
+            return min(self.dirty.values(), default=default)
+        return min((self.dirty[name] for name in names if name in self.dirty), default=default)
 
     def settle_all(self, names: AbstractSet[str]) -> None:
         """`settle` for many names; most of the tables are empty nearly always."""
@@ -136,11 +146,13 @@ class Subscription:
         self.absent.difference_update(flight)
         return True
 
-    def forget(self, name: str) -> None:
+    def forget(self, names: Iterable[str]) -> None:
         """The proxy has lost interest."""
-        self.names.discard(name)
-        self.drop(name)
-        self.settle(name)
+        gone = frozenset(names)
+        self.names -= gone
+        for name in gone:
+            self.drop(name)
+            self.settle(name)
 
     def drop_all(self, names: Iterable[str]) -> None:
         """`drop` for many names."""

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from meltemi.base.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource, node_from_id, seal
-from meltemi.xds.messages import DeltaRequest
+from meltemi.xds.messages import DeltaRequest, entry
 from meltemi.xds.references import assignment_of, clusters_named, fields
 
 NODE = "sidecar~10.0.0.1~a.default~default.svc.cluster.local"
@@ -81,7 +81,7 @@ class FakeEnvoy:
         self.out.clear()
         node = node_from_id(NODE, {}, {})
         for type_url in (CLUSTER, ENDPOINT, LISTENER, ROUTE):
-            known = {n: v for n, (v, _) in self.has[type_url].items()}
+            known = frozenset(entry(n, v) for n, (v, _) in self.has[type_url].items())
             wanted = () if type_url in (CLUSTER, LISTENER) else tuple(self._wanted(type_url))
             if type_url in (CLUSTER, LISTENER) or wanted:
                 self.out.append(DeltaRequest(type_url, wanted, (), known, "", None, node))
@@ -115,7 +115,7 @@ class FakeEnvoy:
         error = None
         if refused:
             error = f"bad {', '.join(refused)}" if self.names_errors else "something is wrong"
-        self.out.append(DeltaRequest(type_url, (), (), {}, response.nonce, error))
+        self.out.append(DeltaRequest(type_url, (), (), frozenset(), response.nonce, error))
 
     def _applied(self, type_url: str, name: str, message: bytes, is_new: bool) -> None:
         if type_url == CLUSTER:
@@ -136,7 +136,12 @@ class FakeEnvoy:
                     self.has[type_url].pop(gone, None)
                 self.out.append(
                     DeltaRequest(
-                        type_url, tuple(sorted(new - old)), tuple(sorted(old - new)), {}, "", None
+                        type_url,
+                        tuple(sorted(new - old)),
+                        tuple(sorted(old - new)),
+                        frozenset(),
+                        "",
+                        None,
                     )
                 )
 

@@ -21,7 +21,7 @@ from meltemi.base.resource import (
     SetKey,
 )
 from meltemi.xds.cache import Cache
-from meltemi.xds.messages import DeltaRequest
+from meltemi.xds.messages import DeltaRequest, entry
 from meltemi.xds.order import COMING, MISSING
 from meltemi.xds.references import clusters_named
 from meltemi.xds.session import DeltaSession
@@ -302,11 +302,11 @@ def test_a_virtual_host_that_is_being_made_is_waited_for(will_be: bool) -> None:
     def answers() -> list[Response]:
         return [Response(body) for body in session.flush(world.now)]
 
-    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), {}, "", None))
+    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), frozenset(), "", None))
     first = answers()
     assert [(r.resources, r.removed) for r in first] == [({}, [])]
-    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), {}, first[0].nonce, None))
-    session.on_request(DeltaRequest(VIRTUAL_HOST, ("80/a",), (), {}, "", None))
+    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), frozenset(), first[0].nonce, None))
+    session.on_request(DeltaRequest(VIRTUAL_HOST, ("80/a",), (), frozenset(), "", None))
     assert asked == ["80/a"]
     if not will_be:
         assert [r.removed for r in answers()] == [["80/a"]]
@@ -328,13 +328,17 @@ def test_a_virtual_host_stays_until_its_configuration_has_it_inside() -> None:
     route, host = (world.cache.get(NODE, t, n) for t, n in ((ROUTE, "l"), (VIRTUAL_HOST, "l/a")))
     assert route is not None
     assert host is not None
-    session.on_request(DeltaRequest(ROUTE, ("l",), (), {"l": route.version}, "", None))
-    session.on_request(DeltaRequest(VIRTUAL_HOST, ("l/a",), (), {"l/a": host.version}, "", None))
+    session.on_request(
+        DeltaRequest(ROUTE, ("l",), (), frozenset({entry("l", route.version)}), "", None)
+    )
+    session.on_request(
+        DeltaRequest(VIRTUAL_HOST, ("l/a",), (), frozenset({entry("l/a", host.version)}), "", None)
+    )
     world.change(names_clusters(ROUTE, "l", (A,), "whole"), gone={"l/a": VIRTUAL_HOST})
     sent = [Response(body) for body in session.flush(world.now)]
     assert [r.type_url for r in sent if r.resources or r.removed] == [ROUTE]
-    session.on_request(DeltaRequest(ROUTE, (), (), {}, sent[0].nonce, None))
-    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), {}, "1", None))
+    session.on_request(DeltaRequest(ROUTE, (), (), frozenset(), sent[0].nonce, None))
+    session.on_request(DeltaRequest(VIRTUAL_HOST, (), (), frozenset(), "1", None))
     sent = [Response(body) for body in session.flush(world.now)]
     assert [r.removed for r in sent] == [["l/a"]]
 
