@@ -24,7 +24,7 @@ class Given:
 
     def add(self, given: Mapping[str, Any]) -> None:
         """Take one `given` block; what it names again replaces what stood before."""
-        known = {"include", "pods", "services", "secrets", "objects"}
+        known = {"include", "pods", "services", "secrets", "objects", "mesh"}
         if given.keys() - known:
             raise ValueError(f"given: {sorted(given.keys() - known)} are not among {sorted(known)}")
         for name in given.get("include", ()):
@@ -37,6 +37,8 @@ class Given:
             secret, namespace = _place(name)
             text = tls_secret(secret, _signed(tuple(hosts)), namespace=namespace)
             self._objects.append(yaml.safe_load(text))
+        if "mesh" in given:
+            self._objects.append(_mesh_config(given["mesh"]))
         objects = given.get("objects") or ()
         if isinstance(objects, str):
             objects = [found for found in yaml.safe_load_all(objects) if found]
@@ -108,6 +110,13 @@ class Given:
             and selector.items() <= pod["metadata"]["labels"].items()
         ]
         return [body, *_slices(name, namespace, ports, chosen)]
+
+
+def _mesh_config(settings: Json) -> Json:
+    """The ConfigMap that holds MeshConfig."""
+    meta = {"name": "istio", "namespace": "istio-system"}
+    data = {"mesh": yaml.safe_dump(settings)}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
 
 
 @cache

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -74,6 +75,7 @@ class Lab:
         self._log = _Tail(directory / "access.log")
         self._echo_log = _Tail(directory / "echo.log")
         self._random = random.Random(0)
+        self._processes: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
         self._here, self._there = networks.joined()
@@ -158,13 +160,39 @@ class Lab:
         copies = await self._echo_log.copies({log["id"] for log in copied if log.get("id")})
         return [_seen(answer, logs.get(answer.port, {}), copies) for answer in answers]
 
+    async def connect(self, address: str, port: int, *, captured: bool = True) -> socket.socket:
+        """A connection from the client's pod; uncaptured ones reach what its Envoy opens itself."""
+        sock = self._here.socket(marked=not captured)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
     async def send(self, address: str, port: int, request: Request) -> Answer:
         """One HTTP request from the client's pod to an address of the mesh."""
-        sock = self._here.socket(marked=False)
-        await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        sock = await self.connect(address, port)
         reader, writer = await asyncio.open_connection(sock=sock)
         try:
             return await client.http(reader, writer, request, sock.getsockname()[1])
+        finally:
+            writer.close()
+
+    def serving(self, port: int) -> socket.socket:
+        """Takes connections to a port of `networks.OWN_PORTS` of any server's address."""
+        return self._there.listener(port)
+
+    def pid(self, role: str = "client") -> int:
+        """The process of an Envoy: `client` or `server`."""
+        return self._processes[role]
+
+    async def admin(self, path: str, *, role: str = "client", method: str = "GET") -> str:
+        """What an Envoy's admin interface answers."""
+        reader, writer = await asyncio.open_unix_connection(self._directory / role / "admin.sock")
+        try:
+            request = Request("admin", path=path, method=method)
+            return (await client.http(reader, writer, request, 0)).body.decode()
         finally:
             writer.close()
 
@@ -252,7 +280,10 @@ class Lab:
             node_name="",
             service_account=role,
             labels={},
-            annotations={"sidecar.istio.io/logLevel": "error"},
+            annotations={
+                "sidecar.istio.io/logLevel": "error",
+                "sidecar.istio.io/statsInclusionPrefixes": "cluster,vhost,http,tcp,mongo,listener",
+            },
             workload=role,
             env={},
             directory=str(directory),
@@ -275,14 +306,15 @@ class Lab:
         )
         argv = [*envoy_argv(envoy_path(), spec), "--file-flush-interval-msec", "20"]
         argv[argv.index("--drain-time-s") + 1] = "1"
-        self._run(role, network, argv)
+        self._processes[role] = self._run(role, network, argv)
         return str(config["node"]["id"])
 
-    def _run(self, name: str, network: networks.Network, argv: Sequence[str]) -> None:
+    def _run(self, name: str, network: networks.Network, argv: Sequence[str]) -> int:
         log = os.open(self._directory / f"{name}.out", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         process = network.start(argv, log)
         os.close(log)
         self._stack.callback(_end, process)
+        return process.pid
 
 
 class _Tail:

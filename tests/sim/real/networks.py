@@ -19,6 +19,10 @@ T = TypeVar("T")
 MARK = 0x539
 """On Envoy's own sockets, which capture leaves alone."""
 ECHO_PORT = 19000
+OWN_PORTS = range(17000, 17100)
+"""Of the servers' network, on every address: where tests put servers of their own."""
+SILENT_PORT = 17099
+"""Nobody ever answers here, not even to say no."""
 _CLIENT_SIDE, _SERVER_SIDE = "172.31.255.1", "172.31.255.2"
 _SO_MARK = 36
 
@@ -39,10 +43,14 @@ table ip matrix {{
     type nat hook prerouting priority -100; policy accept;
     iifname "lo" return
     ip daddr @served meta l4proto tcp redirect to :15006
+    tcp dport {SILENT_PORT} drop
+    tcp dport {OWN_PORTS.start}-{OWN_PORTS.stop - 1} accept
     meta l4proto tcp redirect to :{ECHO_PORT}
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
+    ip saddr 127.0.0.6 tcp dport {SILENT_PORT} drop
+    ip saddr 127.0.0.6 tcp dport {OWN_PORTS.start}-{OWN_PORTS.stop - 1} accept
     ip saddr 127.0.0.6 meta l4proto tcp redirect to :{ECHO_PORT}
   }}
 }}
@@ -85,6 +93,16 @@ class Network:
             made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             made.setblocking(False)
             made.bind(("127.0.0.1", port))
+            return made
+
+        return self.do(make)
+
+    def listener(self, port: int, *, address: str = "0.0.0.0") -> socket.socket:
+        """A TCP socket that takes connections inside the network."""
+
+        def make() -> socket.socket:
+            made = socket.create_server((address, port), backlog=256)
+            made.setblocking(False)
             return made
 
         return self.do(make)
