@@ -35,6 +35,16 @@ def test_proxy_config_tells_what_envoy_holds(mesh: Mesh) -> None:
     assert "reviews.default.svc.cluster.local" in clusters
     routes = json.loads(mesh.meltemi("proxy-config", "route", pod, "-o", "json"))
     assert any(route["name"] == "9080" for route in routes)
+    table = mesh.meltemi("proxy-config", "route", "deploy/productpage-v1", "--name", "9080")
+    assert "reviews, 10.43." in table
+    assert "outbound|9080||reviews.default.svc.cluster.local" in table
+    chains = mesh.meltemi("proxy-config", "listener", "deploy/productpage-v1", "--port", "9080")
+    assert "route 9080" in chains
+    assert "virtualInbound" not in chains
+    cluster = "outbound|9080||details.default.svc.cluster.local"
+    healthy = mesh.meltemi("proxy-config", "endpoint", pod, "--cluster", cluster)
+    assert healthy.splitlines()[1].split()[1:3] == ["HEALTHY", "OK"]
+    assert "yes" in mesh.meltemi("proxy-config", "secret", pod, "--name", "default")
     for section in ("listener", "endpoint", "bootstrap"):
         assert mesh.meltemi("proxy-config", section, pod, "-o", "json").startswith(("[", "{"))
 

@@ -9,6 +9,7 @@ import typer
 
 from meltemi.cli.mesh import DataOption, ask, running_home
 from meltemi.cli.output import Format, fail, print_data, print_table
+from meltemi.cli.proxy_tables import COLUMNS, TABLES, Row
 from meltemi.local.home import Home
 
 FormatOption = Annotated[Format, typer.Option("-o", "--output", help="table, json or yaml.")]
@@ -43,25 +44,95 @@ class Section(enum.StrEnum):
 
 def proxy_config(
     section: Section,
-    pod: Annotated[str, typer.Argument(help="POD or POD.NAMESPACE")],
+    pod: Annotated[str, typer.Argument(help="POD[.NS] or deploy/NAME[.NS]")],
+    fqdn: Annotated[str, typer.Option(help="Clusters of this host.")] = "",
+    port: Annotated[str, typer.Option(help="Clusters and listeners of this port.")] = "",
+    subset: Annotated[str, typer.Option(help="Clusters of this subset.")] = "",
+    direction: Annotated[str, typer.Option(help="Clusters: inbound or outbound.")] = "",
+    name: Annotated[str, typer.Option(help="Listeners, routes, secrets of this name.")] = "",
+    cluster: Annotated[str, typer.Option(help="Endpoints of this cluster.")] = "",
+    status: Annotated[str, typer.Option(help="Endpoints in this state: HEALTHY, say.")] = "",
     output: FormatOption = Format.TABLE,
     data: DataOption = None,
 ) -> None:
     """Show what a pod's Envoy holds, as Envoy itself says it.
 
-    Example: meltemi proxy-config cluster productpage-v1-abc.default
+    Example: meltemi proxy-config cluster deploy/productpage-v1 --port 9080
     """
-    name, _, namespace = pod.partition(".")
+    wanted = {
+        "SERVICE FQDN": fqdn,
+        "PORT": port,
+        "SUBSET": subset,
+        "DIRECTION": direction,
+        ("RESOURCE NAME" if section is Section.SECRET else "NAME"): name,
+        "CLUSTER": cluster,
+        "STATUS": status,
+    }
     home = running_home(data)
-    dump = _ask_envoy(home, name, namespace or "default", "/config_dump?include_eds")
-    chosen = dump if section is Section.ALL else _section(dump, section)
-    if output is Format.TABLE and section not in (Section.ALL, Section.BOOTSTRAP):
-        header, rows = _TABLES[section](chosen)
-        print_table(header, rows)
-    elif output is Format.YAML:
-        print_data(chosen, output)
-    else:
-        print_data(chosen, Format.JSON)
+    where, _, namespace = _pod_of(home, pod).partition(".")
+    path = "/clusters?format=json" if section is Section.ENDPOINT else "/config_dump"
+    dump = _ask_envoy(home, where, namespace, path)
+    if section is Section.ALL:
+        print_data(dump, Format.YAML if output is Format.YAML else Format.JSON)
+        return
+    items = _section(dump, section)
+    if section is not Section.BOOTSTRAP:
+        shown = _filtered(section, items, {column: v for column, v in wanted.items() if v})
+        if output is Format.TABLE:
+            rows = [tuple(row.values()) for _, found in shown for row in found]
+            # Chains and routes stay in Envoy's order, which decides.
+            rows.sort(key=lambda row: row[: _SORTED.get(section, len(row))])
+            print_table(_header(section), rows)
+            return
+        items = [item for item, _ in shown]
+    print_data(items, Format.YAML if output is Format.YAML else Format.JSON)
+
+
+def _filtered(
+    section: Section, items: list[dict[str, Any]], wanted: dict[str, str]
+) -> list[tuple[dict[str, Any], list[Row]]]:
+    """The resources that have such rows, with these rows."""
+    unknown = [column.lower() for column in wanted if column not in _header(section)]
+    if unknown:
+        fail(f"{section.value}: there is no column {unknown[0]} to choose by", 2)
+    found = []
+    for item in items:
+        rows = [
+            row
+            for row in TABLES[section](item)
+            if all(row[column] == value for column, value in wanted.items())
+        ]
+        if rows or not wanted:
+            found.append((item, rows))
+    return found
+
+
+def _header(section: Section) -> list[str]:
+    return list(COLUMNS[section])
+
+
+def _pod_of(home: Home, asked: str) -> str:
+    """`pod.namespace`, for a pod's own name or that of its Deployment."""
+    kind, slash, rest = asked.rpartition("/")
+    name, _, namespace = rest.partition(".")
+    namespace = namespace or "default"
+    if slash and kind not in ("deploy", "deployment", "deployments", "pod", "pods", "po"):
+        fail(f"{asked}: expected POD, POD.NAMESPACE or deploy/NAME", 2)
+    if kind.startswith("po"):
+        return f"{name}.{namespace}"
+    known = [p["proxy"] for p in ask(home, "/debug/syncz")]
+    pods = sorted(proxy for proxy in known if _is_of(proxy, name, namespace))
+    if f"{name}.{namespace}" in known or not (slash or pods):
+        return f"{name}.{namespace}"
+    if not pods:
+        fail(f"no proxy of deploy/{name} in namespace {namespace} is connected")
+    return str(pods[0])
+
+
+def _is_of(proxy: str, deployment: str, namespace: str) -> bool:
+    """Pods of a Deployment are called after it and its ReplicaSet."""
+    pod, _, space = proxy.partition(".")
+    return space == namespace and pod.rsplit("-", 2)[0] == deployment
 
 
 def _ask_envoy(home: Home, pod: str, namespace: str, path: str) -> Any:
@@ -112,16 +183,16 @@ _DUMPS = {
     Section.CLUSTER: ("ClustersConfigDump", ("static_clusters", "dynamic_active_clusters")),
     Section.LISTENER: ("ListenersConfigDump", ("static_listeners", "dynamic_listeners")),
     Section.ROUTE: ("RoutesConfigDump", ("static_route_configs", "dynamic_route_configs")),
-    Section.ENDPOINT: (
-        "EndpointsConfigDump",
-        ("static_endpoint_configs", "dynamic_endpoint_configs"),
-    ),
     Section.SECRET: ("SecretsConfigDump", ("static_secrets", "dynamic_active_secrets")),
 }
-_FIELDS = ("cluster", "listener", "route_config", "endpoint_config", "secret")
+_SORTED = {Section.LISTENER: 1, Section.ROUTE: 2}
+"""How many columns order the rows; all of them elsewhere."""
+_FIELDS = ("cluster", "listener", "route_config", "secret")
 
 
 def _section(dump: dict[str, Any], section: Section) -> Any:
+    if section is Section.ENDPOINT:
+        return dump.get("cluster_statuses", [])
     if section is Section.BOOTSTRAP:
         return next(
             (c["bootstrap"] for c in dump["configs"] if c["@type"].endswith("BootstrapConfigDump")),
@@ -139,74 +210,3 @@ def _body(item: dict[str, Any]) -> Any:
         if field in inner:
             return inner[field]
     return item
-
-
-def _clusters(items: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    rows = []
-    for item in items:
-        parts = item["name"].split("|")
-        direction, port, subset, host = parts if len(parts) == 4 else ("-", "-", "-", item["name"])
-        kind = item.get("type", item.get("cluster_type", {}).get("name", "STATIC"))
-        rows.append([host or "-", port or "-", subset or "-", direction, kind])
-    header = ["SERVICE FQDN", "PORT", "SUBSET", "DIRECTION", "TYPE"]
-    return header, sorted(rows)
-
-
-def _place(address: dict[str, Any]) -> str:
-    """An address as people write it."""
-    if "pipe" in address:
-        return f"unix://{address['pipe'].get('path', '')}"
-    sock = address.get("socket_address", {})
-    return f"{sock.get('address', '-')}:{sock.get('port_value', '-')}"
-
-
-def _listeners(items: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    rows = []
-    for item in items:
-        chains = len(item.get("filter_chains", [])) + ("default_filter_chain" in item)
-        rows.append([item.get("name", "-"), _place(item.get("address", {})), str(chains)])
-    return ["NAME", "ADDRESS", "CHAINS"], sorted(rows)
-
-
-def _routes(items: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    rows = []
-    for item in items:
-        for host in item.get("virtual_hosts", []):
-            for route in host.get("routes", []):
-                match = json.dumps(route.get("match", {}), sort_keys=True)
-                action = route.get("route", {})
-                target = action.get("cluster") or ", ".join(
-                    f"{c['name']} {c.get('weight', 0)}"
-                    for c in action.get("weighted_clusters", {}).get("clusters", [])
-                )
-                rows.append([item.get("name", "-"), host["name"], match, target or "-"])
-    return ["NAME", "VIRTUAL HOST", "MATCH", "TARGET"], rows
-
-
-def _endpoints(items: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    rows = []
-    for item in items:
-        for locality in item.get("endpoints", []):
-            for entry in locality.get("lb_endpoints", []):
-                where = _place(entry.get("endpoint", {}).get("address", {}))
-                rows.append(
-                    [where, entry.get("health_status", "HEALTHY"), item.get("cluster_name", "-")]
-                )
-    return ["ENDPOINT", "STATUS", "CLUSTER"], sorted(rows)
-
-
-def _secrets(items: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    rows = []
-    for item in items:
-        kind = "Cert Chain" if "tls_certificate" in item else "CA"
-        rows.append([item.get("name", "-"), kind])
-    return ["RESOURCE NAME", "TYPE"], sorted(rows)
-
-
-_TABLES = {
-    Section.CLUSTER: _clusters,
-    Section.LISTENER: _listeners,
-    Section.ROUTE: _routes,
-    Section.ENDPOINT: _endpoints,
-    Section.SECRET: _secrets,
-}
