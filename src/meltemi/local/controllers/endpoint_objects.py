@@ -8,7 +8,13 @@ from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import JsonObject
 from meltemi.kube.errors import AlreadyExists
 from meltemi.local.controllers.cache import is_leaving, owner_reference
-from meltemi.local.controllers.endpoints import MANAGED, SERVICE_LABEL, is_selecting, slices
+from meltemi.local.controllers.endpoints import (
+    MANAGED,
+    SERVICE_LABEL,
+    is_selecting,
+    selected,
+    slices_of,
+)
 from meltemi.local.controllers.pods import labels_of
 from meltemi.local.controllers.writes import Writes
 
@@ -51,10 +57,10 @@ class EndpointObjects:
         self._cache = writes.cache
 
     async def reconcile(self, key: ObjectKey) -> None:
-        service = self._cache.get(key)
-        if service is None or is_leaving(service) or not is_selecting(service):
+        found = selected(self._cache, key)
+        if found is None:
             return
-        wanted = subsets(slices(service, self._cache.list("Pod", key.namespace)))
+        service, wanted = found[0], subsets(found[1])
         present = self._cache.get(ObjectKey("Endpoints", key.namespace, key.name))
         labels = {**labels_of(service), _OURS: _CONTROLLER}
         if present is None:
@@ -88,13 +94,7 @@ class EndpointMirror:
     async def reconcile(self, key: ObjectKey) -> None:
         endpoints = self._cache.get(key)
         service = self._cache.get(ObjectKey("Service", key.namespace, key.name))
-        present = [
-            s
-            for s in self._cache.list("EndpointSlice", key.namespace)
-            if labels_of(s).get(SERVICE_LABEL) == key.name
-            and labels_of(s).get(MANAGED) == MIRROR
-            and not is_leaving(s)
-        ]
+        present = slices_of(self._cache, key, MIRROR)
         wanted: Sequence[JsonObject] = ()
         if endpoints is not None and service is not None and not is_leaving(service):
             wanted = () if is_selecting(service) or _is_skipped(endpoints) else _mirrored(endpoints)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import JsonObject
-from meltemi.local.controllers.cache import is_leaving, owner_reference
+from meltemi.local.controllers.cache import Cache, is_leaving, owner_reference
 from meltemi.local.controllers.pods import is_finished, is_ready, labels_of
 from meltemi.local.controllers.writes import Writes
 
@@ -110,17 +110,11 @@ class EndpointSlices:
         self._cache = writes.cache
 
     async def reconcile(self, key: ObjectKey) -> None:
-        service = self._cache.get(key)
-        if service is None or is_leaving(service) or not is_selecting(service):
+        found = selected(self._cache, key)
+        if found is None:
             return
-        present = [
-            s
-            for s in self._cache.list("EndpointSlice", key.namespace)
-            if labels_of(s).get(SERVICE_LABEL) == key.name
-            and labels_of(s).get(MANAGED) == MANAGER
-            and not is_leaving(s)
-        ]
-        wanted = slices(service, self._cache.list("Pod", key.namespace))
+        service, wanted = found
+        present = slices_of(self._cache, key, MANAGER)
         labels = _labels(service)
         for index, content in enumerate(wanted):
             if index < len(present):
@@ -137,6 +131,24 @@ class EndpointSlices:
         if not same or any((current.get(k) or []) != v for k, v in content.items()):
             meta = {**current["metadata"], "labels": labels}
             await self._writes.update({**current, "metadata": meta, **content})
+
+
+def selected(cache: Cache, key: ObjectKey) -> tuple[JsonObject, Sequence[JsonObject]] | None:
+    """A Service whose endpoints are ours to find, with the slices it should have."""
+    service = cache.get(key)
+    if service is None or is_leaving(service) or not is_selecting(service):
+        return None
+    return service, slices(service, cache.list("Pod", key.namespace))
+
+
+def slices_of(cache: Cache, key: ObjectKey, manager: str) -> Sequence[JsonObject]:
+    """The slices that one controller made for what has this name."""
+    wanted = {SERVICE_LABEL: key.name, MANAGED: manager}.items()
+    return [
+        s
+        for s in cache.list("EndpointSlice", key.namespace)
+        if wanted <= labels_of(s).items() and not is_leaving(s)
+    ]
 
 
 def is_selecting(service: JsonObject) -> bool:
