@@ -275,6 +275,28 @@ spec:
 ---
 apiVersion: v1
 kind: Pod
+metadata: {name: held, finalizers: [example.com/hold]}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: busybox
+    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: picky}
+spec:
+  backoffLimit: 9
+  podFailurePolicy:
+    rules: [{action: FailJob, onExitCodes: {operator: In, values: [42]}}]
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: main, image: busybox, command: [sh, -c, "exit 42"]}]
+---
+apiVersion: v1
+kind: Pod
 metadata: {name: sender}
 spec:
   terminationGracePeriodSeconds: 1
@@ -341,6 +363,27 @@ def test_sidecars_start_before_and_end_after_the_application(node: Node) -> None
     assert node.status("helped")["state"]["terminated"]["message"] == "well done\n"
     assert node.status("helped", "helper")["state"]["terminated"]["exitCode"] == 0
     node.mesh.kubectl("wait", "--for=condition=Complete", "job/helped", "--timeout=30s")
+
+
+def test_a_failure_policy_ends_a_job_at_once(node: Node) -> None:
+    node.mesh.kubectl("wait", "--for=condition=Failed", "job/picky", "--timeout=30s")
+    status = json.loads(node.mesh.kubectl("get", "job", "picky", "-o", "json"))["status"]
+    assert (status["failed"], status["conditions"][-1]["reason"]) == (1, "PodFailurePolicy")
+    assert "container main, which ended with code 42" in status["conditions"][-1]["message"]
+    assert "Failed" in node.mesh.kubectl("get", "job", "picky", "--no-headers")
+    node.mesh.kubectl("delete", "job", "picky")
+    node.until(lambda: not node.mesh.kubectl("get", "pods", "-l", "job-name=picky", "-o", "name"))
+
+
+def test_a_pod_that_others_keep_ends_and_says_how(node: Node) -> None:
+    node.wait("held", "condition=Ready")
+    node.mesh.kubectl("delete", "pod", "held", "--wait=false")
+    node.phase("held", "Succeeded")
+    assert node.status("held")["state"]["terminated"]["exitCode"] == 0
+    node.mesh.kubectl("annotate", "pod", "held", "seen=true")
+    assert node.status("held")["restartCount"] == 0
+    node.mesh.kubectl("patch", "pod", "held", "-p", '{"metadata":{"finalizers":null}}')
+    node.mesh.kubectl("wait", "--for=delete", "pod/held", "--timeout=20s")
 
 
 def test_a_crash_is_restarted_with_back_off_and_its_log_is_kept(node: Node) -> None:

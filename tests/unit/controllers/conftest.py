@@ -1,6 +1,7 @@
 """A real embedded API with the controllers on it, and a kubelet that the test plays."""
 
 import asyncio
+import contextlib
 import itertools
 import random
 import socket
@@ -15,6 +16,7 @@ import pytest
 from meltemi.base.clock import SystemClock
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import Client
+from meltemi.kube.errors import NotFound
 from meltemi.kube.informer import Event, Informer
 from meltemi.kube.kubeconfig import access_from_file
 from meltemi.kube.paths import Selection
@@ -81,7 +83,8 @@ class Cluster:
     async def release(self, key: ObjectKey) -> None:
         """Say that nothing of a pod is left."""
         path = f"/api/v1/namespaces/{key.namespace}/pods/{key.name}"
-        await self.client.request("DELETE", path, {"gracePeriodSeconds": 0})
+        with contextlib.suppress(NotFound):
+            await self.client.request("DELETE", path, {"gracePeriodSeconds": 0})
 
     async def apply(self, *bodies: Object) -> None:
         for body in bodies:

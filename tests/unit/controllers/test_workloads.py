@@ -98,7 +98,7 @@ async def test_job_completes_when_enough_pods_have_succeeded(cluster: Cluster) -
         await cluster.report(ObjectKey("Pod", "default", name), is_ready=False, phase="Succeeded")
         done.add(name)
     await cluster.until(
-        lambda: cluster.get("Job", "sum")["status"]["conditions"][0]["type"] == "Complete"
+        lambda: cluster.get("Job", "sum")["status"]["conditions"][-1]["type"] == "Complete"
     )
     status = cluster.get("Job", "sum")["status"]
     assert (status["succeeded"], status["active"]) == (3, 0)
@@ -113,7 +113,7 @@ async def test_job_fails_beyond_its_back_off_limit(cluster: Cluster) -> None:
     await cluster.until(lambda: cluster.all("Pod")[0]["status"]["podIP"])
     await cluster.report(key_of(cluster.all("Pod")[0]), is_ready=False, phase="Failed")
     await cluster.until(
-        lambda: cluster.get("Job", "sum")["status"]["conditions"][0]["type"] == "Failed"
+        lambda: cluster.get("Job", "sum")["status"]["conditions"][-1]["type"] == "Failed"
     )
     reason = cluster.get("Job", "sum")["status"]["conditions"][0]["reason"]
     assert reason == "BackoffLimitExceeded"

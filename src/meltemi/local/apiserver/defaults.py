@@ -7,6 +7,9 @@ from meltemi.local.apiserver.definitions import definition_defaults
 
 Json = dict[str, Any]
 
+_NO_LIMIT = 2**31 - 1
+_REPLACED = "TerminatingOrFailed"
+
 
 def apply_defaults(kind: str, data: Json) -> None:
     """Fill in an object in place; objects given in are the caller's own copies."""
@@ -131,12 +134,16 @@ def _job(data: Json) -> None:
         spec["completions"] = 1
     for field, value in (
         ("parallelism", 1),
-        ("backoffLimit", 6),
+        ("backoffLimit", 6 if spec.get("backoffLimitPerIndex") is None else _NO_LIMIT),
         ("completionMode", "NonIndexed"),
         ("suspend", False),
+        ("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else _REPLACED),
     ):
         if spec.get(field) is None:
             spec[field] = value
+    for rule in (spec.get("podFailurePolicy") or {}).get("rules") or ():
+        for pattern in rule.get("onPodConditions") or ():
+            pattern.setdefault("status", "True")
     _template(spec)
     uid = data["metadata"].get("uid")
     if uid and not spec.get("manualSelector") and not spec.get("selector"):

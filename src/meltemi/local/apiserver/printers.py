@@ -47,10 +47,18 @@ def _daemon_set(data: Json, now: Now) -> Sequence[Any]:
     ]
 
 
+_JOB_WORDS = (
+    *("Complete", "Failed", "Terminating", "Suspended"),
+    *("FailureTarget", "SuccessCriteriaMet"),
+)
+
+
 def _job(data: Json, now: Now) -> Sequence[Any]:
     status, spec = _status(data), data.get("spec", {})
     conditions = {c["type"] for c in status.get("conditions") or () if c.get("status") == "True"}
-    word = next((w for w in ("Complete", "Failed", "Suspended") if w in conditions), "Running")
+    if "deletionTimestamp" in data["metadata"]:
+        conditions.add("Terminating")
+    word = next((w for w in _JOB_WORDS if w in conditions), "Running")
     wanted = spec.get("completions")
     done = f"{status.get('succeeded', 0)}/{1 if wanted is None else wanted}"
     return [

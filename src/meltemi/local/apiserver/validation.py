@@ -13,6 +13,7 @@ from meltemi.base.problems import Severity
 from meltemi.local.apiserver.cel import CelError, Expression, Rules
 from meltemi.local.apiserver.errors import invalid
 from meltemi.local.apiserver.immutable import update_causes
+from meltemi.local.apiserver.job_rules import job_causes
 from meltemi.local.apiserver.names import metadata_causes
 from meltemi.local.apiserver.ownership import item_step
 from meltemi.local.apiserver.registry import Custom, compiled, is_mesh
@@ -179,6 +180,15 @@ def _containers(spec: Json, path: str, claims: Iterable[str] = ()) -> Iterator[C
                     yield f"{where}.volumeMounts[{j}].name", f'Not found: "{mount.get("name")}"'
 
 
+def _job(data: Json, _before: Json | None) -> Iterator[Cause]:
+    yield from job_causes(data["spec"], "spec")
+
+
+def _cron_job(data: Json, _before: Json | None) -> Iterator[Cause]:
+    template = data["spec"].get("jobTemplate") or {}
+    yield from job_causes(template.get("spec") or {}, "spec.jobTemplate.spec")
+
+
 def _service(data: Json, before: Json | None) -> Iterator[Cause]:
     spec = data["spec"]
     ports = spec.get("ports") or []
@@ -282,6 +292,8 @@ _RULES: Mapping[str, Callable[[Json, Json | None], Iterator[Cause]]] = {
     "StatefulSet": _selected,
     "DaemonSet": _selected,
     "Pod": _pod,
+    "Job": _job,
+    "CronJob": _cron_job,
     "Service": _service,
     "Secret": _secret,
     "CustomResourceDefinition": _definition,

@@ -142,6 +142,7 @@ class Runner:
             self._health.is_ending = True
         if self._process is not None:
             await self._terminate(self._process, grace)
+            await self.ended.wait()
 
     def kill(self) -> None:
         """End it at once."""

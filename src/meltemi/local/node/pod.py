@@ -57,6 +57,9 @@ class Worker:
         self._link: Link | None = None
         self.ip = ""
         self._started = pod.status.start_time or machine.stamp()
+        self._is_stopped = False
+        self._writing = asyncio.Lock()
+        """Statuses reach the API in their order."""
         self._dirty = asyncio.Event()
         self._deleted = asyncio.Event()
         self._refresh = asyncio.Event()
@@ -117,7 +120,8 @@ class Worker:
                 await self._deleted.wait()
                 await self._stop_containers()
                 main.cancel()
-                await self._write_status()
+                self._is_stopped = True
+                await self._write_last_status()
                 status.cancel()
             await self._release()
         finally:
@@ -367,12 +371,27 @@ class Worker:
                 self._dirty.set()
                 await asyncio.sleep(0.2)
 
+    async def _write_last_status(self) -> None:
+        """Say how it ended: others may keep the object, and want to know."""
+        while True:
+            try:
+                await self._write_status()
+                return
+            except KubeError as error:
+                log.warning("last status of %s: %s; trying again", self.key, error)
+                await asyncio.sleep(_RETRY)
+
     async def _write_status(self) -> None:
+        async with self._writing:
+            await self._write_present_status()
+
+    async def _write_present_status(self) -> None:
         facts = PodFacts(
             ip=self.ip,
             host_ip=self._machine.host_ip,
             started=self._started,
             failure=self._failure,
+            is_stopped=self._is_stopped,
         )
         status = pod_status(self.pod, self._states(), facts, now=self._machine.stamp())
         await patch_status(self._machine.client, self.key, status)

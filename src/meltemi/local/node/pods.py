@@ -24,6 +24,8 @@ class Pods:
         self._group = group
         self._workers: dict[str, Worker] = {}
         self._by_key: dict[ObjectKey, str] = {}
+        self._released: dict[ObjectKey, str] = {}
+        """Pods that have ended and were deleted; others keep their objects by finalizers."""
 
     def find(self, namespace: str, name: str) -> Worker | None:
         uid = self._by_key.get(ObjectKey("Pod", namespace, name))
@@ -46,6 +48,8 @@ class Pods:
 
     def _take(self, key: ObjectKey, pod: Pod) -> None:
         uid = pod.metadata.uid
+        if self._released.get(key) == uid:
+            return
         if self._by_key.get(key, uid) != uid:
             self._forget(key)
         worker = self._workers.get(uid)
@@ -59,6 +63,7 @@ class Pods:
         self._group.create_task(self._run(uid, worker), name=f"pod {key}")
 
     def _forget(self, key: ObjectKey) -> None:
+        self._released.pop(key, None)
         uid = self._by_key.pop(key, None)
         if uid is not None and uid in self._workers:
             self._workers[uid].gone()
@@ -66,6 +71,8 @@ class Pods:
     async def _run(self, uid: str, worker: Worker) -> None:
         try:
             await worker.run()
+            if self._by_key.get(worker.key) == uid:
+                self._released[worker.key] = uid
         except* Exception:
             # A bug of ours must not take the other pods down.
             log.exception("pod %s failed", worker.key)

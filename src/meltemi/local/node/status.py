@@ -57,6 +57,8 @@ class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     failure: tuple[str, str] | None = None
     """(reason, message) of a pod that ended as a whole, such as one whose deadline passed."""
+    is_stopped: bool = False
+    """Whether it was deleted, and nothing of it runs any more."""
 
 
 def remembered(was: WasContainer, now: str) -> ContainerState:
@@ -82,11 +84,22 @@ def _terminated(was: WasTerminated | None) -> Terminated | None:
 
 
 def phase_of(
-    pod: Pod, states: Mapping[str, ContainerState], failure: tuple[str, str] | None
+    pod: Pod,
+    states: Mapping[str, ContainerState],
+    failure: tuple[str, str] | None,
+    *,
+    is_stopped: bool = False,
 ) -> Phase:
-    """The phase by the rules of the Kubernetes API."""
+    """The phase by the rules of the Kubernetes API.
+
+    `is_stopped`: the pod was deleted and nothing of it runs any more, nor will.
+    """
     if failure is not None:
         return "Failed"
+    if is_stopped:
+        ends = [states[c.name].state for c in pod.spec.containers]
+        well = all(isinstance(end, Terminated) and end.code == 0 for end in ends)
+        return "Succeeded" if well else "Failed"
     policy = pod.spec.restart_policy
     for container in pod.spec.init_containers:
         state = states[container.name].state
@@ -115,7 +128,7 @@ def pod_status(
     pod: Pod, states: Mapping[str, ContainerState], facts: PodFacts, *, now: str
 ) -> JsonObject:
     """The whole status. The pod's own conditions say since when, and what others have added."""
-    phase = phase_of(pod, states, facts.failure)
+    phase = phase_of(pod, states, facts.failure, is_stopped=facts.is_stopped)
     status: JsonObject = {
         "phase": phase,
         "hostIP": facts.host_ip,
