@@ -14,7 +14,7 @@ import orjson
 
 from meltemi.api.kinds import Kind
 from meltemi.local.apiserver.accounts import mount_account
-from meltemi.local.apiserver.cel import CelError, Expression
+from meltemi.local.apiserver.cel.expressions import CelError, Expression
 from meltemi.local.apiserver.convert import converted
 from meltemi.local.apiserver.errors import StatusError, bad_request, internal
 from meltemi.local.apiserver.operations import Write

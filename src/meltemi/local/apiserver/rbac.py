@@ -91,7 +91,7 @@ class Authorizer:
     def _index(self) -> dict[str, list[Grant]]:
         found: dict[str, list[Grant]] = {}
         for resource in (_CLUSTER_BINDINGS, _BINDINGS):
-            for entry in self._store.entries(resource):
+            for entry in self._store.durable_entries(resource):
                 for subject in entry.data.get("subjects") or ():
                     found.setdefault(_subject(subject, entry.namespace), []).extend(
                         self._bound(entry.data, entry.namespace, subject)
@@ -113,7 +113,7 @@ class Authorizer:
         """The rules of the role that a binding names."""
         is_cluster = reference.get("kind") == "ClusterRole"
         resource = _CLUSTER_ROLES if is_cluster else _ROLES
-        found = self._store.get(resource, "" if is_cluster else namespace, reference["name"])
+        found = self._store.durable(resource, "" if is_cluster else namespace, reference["name"])
         return (found.data.get("rules") or []) if found is not None else []
 
     def guard(self, kind: Kind, data: Json, before: Json | None, write: Write) -> None:

@@ -7,7 +7,7 @@ import jsonschema_rs
 import msgspec
 
 from meltemi.api.kinds import KINDS, Column, Kind
-from meltemi.local.apiserver.cel import Rules
+from meltemi.local.apiserver.cel.rules import Rules
 from meltemi.local.apiserver.schema.definitions import definition_node
 from meltemi.local.apiserver.schema.node import Node
 from meltemi.local.apiserver.schema.structs import struct_node

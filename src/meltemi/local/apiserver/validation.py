@@ -10,7 +10,8 @@ from meltemi.api.decode import decode
 from meltemi.api.kinds import Kind
 from meltemi.api.validate import validate
 from meltemi.base.problems import Severity
-from meltemi.local.apiserver.cel import CelError, Expression, Rules
+from meltemi.local.apiserver.cel.expressions import CelError, Expression
+from meltemi.local.apiserver.cel.rules import Rules
 from meltemi.local.apiserver.errors import invalid
 from meltemi.local.apiserver.immutable import update_causes
 from meltemi.local.apiserver.job_rules import job_causes
