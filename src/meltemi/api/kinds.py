@@ -167,6 +167,21 @@ def _kubernetes() -> tuple[Kind, ...]:
             namespaced=False,
         ),
         kind(
+            admission,
+            "v1",
+            "ValidatingAdmissionPolicy",
+            "validatingadmissionpolicies",
+            namespaced=False,
+            sub=_STATUS,
+        ),
+        kind(
+            admission,
+            "v1",
+            "ValidatingAdmissionPolicyBinding",
+            "validatingadmissionpolicybindings",
+            namespaced=False,
+        ),
+        kind(
             "apiextensions.k8s.io",
             "v1",
             "CustomResourceDefinition",

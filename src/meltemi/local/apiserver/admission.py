@@ -1,26 +1,25 @@
-"""Admission webhooks: asked in order of their names, mutating ones before validating ones.
+"""Admission: mutating webhooks, then policies, then validating webhooks, by their names.
 
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
 """
 
 import base64
 import logging
-import uuid
-from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import orjson
 
 from meltemi.api.kinds import Kind
 from meltemi.local.apiserver.accounts import mount_account
+from meltemi.local.apiserver.cel import access
 from meltemi.local.apiserver.cel.expressions import CelError, Expression
-from meltemi.local.apiserver.convert import converted
+from meltemi.local.apiserver.cel.functions import AUTHORIZER
 from meltemi.local.apiserver.errors import StatusError, bad_request, internal
+from meltemi.local.apiserver.happening import Happening
 from meltemi.local.apiserver.operations import Write
 from meltemi.local.apiserver.patch import json_patch
-from meltemi.local.apiserver.reviews import described
-from meltemi.local.apiserver.selectors import matches_selector
+from meltemi.local.apiserver.policies import Policies
+from meltemi.local.apiserver.rbac import Authorizer
 from meltemi.local.apiserver.store import Resource, Store
 from meltemi.local.apiserver.webhooks import Caller, WebhookFailed
 
@@ -32,10 +31,12 @@ _VALIDATING = Resource(_GROUP, "validatingwebhookconfigurations")
 
 
 class Admission:
-    """Calls the webhooks that configurations in the store name."""
+    """Calls the webhooks and checks the policies that are in the store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, policies: Policies, authorizer: Authorizer) -> None:
         self._store = store
+        self._authorizer = authorizer
+        self._policies = policies
         self._caller = Caller(store)
         self._conditions: dict[str, Expression] = {}
 
@@ -57,8 +58,9 @@ class Admission:
         """
         if kind.group == _GROUP:
             return data
-        happening = _Happening(kind, operation, before, write, subresource)
+        happening = Happening(kind, operation, before, write, subresource)
         data = await self._mutate(happening, data)
+        self._policies.check(happening, data)
         for hook in self._hooks(_VALIDATING):
             rule = self._rule(hook, happening, data)
             if rule is not None:
@@ -72,7 +74,7 @@ class Admission:
             for hook in entry.data.get("webhooks") or ()
         ]
 
-    async def _mutate(self, happening: "_Happening", data: Json | None) -> Json | None:
+    async def _mutate(self, happening: Happening, data: Json | None) -> Json | None:
         """Every webhook once; then once more those that want it and came before a change."""
         again: list[Json] = []
         asked: list[Json] = []
@@ -86,7 +88,7 @@ class Admission:
             data = await self._mutated(hook, happening, data)
         return data
 
-    async def _mutated(self, hook: Json, happening: "_Happening", data: Json | None) -> Json | None:
+    async def _mutated(self, hook: Json, happening: Happening, data: Json | None) -> Json | None:
         rule = self._rule(hook, happening, data)
         if rule is None:
             return data
@@ -110,32 +112,15 @@ class Admission:
         changed["apiVersion"] = happening.kind.api_version
         return changed
 
-    def _rule(self, hook: Json, happening: "_Happening", data: Json | None) -> str | None:
+    def _rule(self, hook: Json, happening: Happening, data: Json | None) -> str | None:
         """The version in which a webhook wants to see this; None when it is not meant."""
-        version = happening.version_for(hook)
+        version = happening.matched(hook, data, self._store)
         if version is None:
-            return None
-        labels = self._namespace_labels(happening, data)
-        if labels is not None and not matches_selector(hook.get("namespaceSelector"), labels):
-            return None
-        objects = [o for o in (data, happening.before) if o is not None]
-        found = [o["metadata"].get("labels") or {} for o in objects]
-        if not any(matches_selector(hook.get("objectSelector"), own) for own in found):
             return None
         return version if self._conditions_hold(hook, version, happening, data) else None
 
-    def _namespace_labels(self, happening: "_Happening", data: Json | None) -> Json | None:
-        """None for what is in no namespace: the selector does not count there."""
-        meta = (data or happening.before or {}).get("metadata", {})
-        if happening.kind.name == "Namespace":
-            return meta.get("labels") or {}
-        if not happening.kind.namespaced:
-            return None
-        found = self._store.get(Resource("", "namespaces"), "", meta.get("namespace", ""))
-        return (found.data["metadata"].get("labels") or {}) if found else {}
-
     def _conditions_hold(
-        self, hook: Json, version: str, happening: "_Happening", data: Json | None
+        self, hook: Json, version: str, happening: Happening, data: Json | None
     ) -> bool:
         conditions = hook.get("matchConditions") or ()
         if not conditions:
@@ -143,11 +128,14 @@ class Admission:
         request = happening.review(version, data)["request"]
         variables = {
             "object": request["object"], "oldObject": request["oldObject"], "request": request,
+            "authorizer": access.value(happening, request["namespace"], request["name"]),
         }  # fmt: skip
+        functions = access.functions(self._authorizer, happening.write.user)
         failed = ""
         for condition in conditions:
             try:
-                if self._expression(condition["expression"]).value(variables) is not True:
+                expression = self._expression(condition["expression"])
+                if expression.value(variables, functions) is not True:
                     return False
             except CelError as error:
                 failed = f"{condition.get('name')}: {error}"
@@ -159,11 +147,11 @@ class Admission:
 
     def _expression(self, text: str) -> Expression:
         if text not in self._conditions:
-            self._conditions[text] = Expression(text)
+            self._conditions[text] = Expression(text, functions=AUTHORIZER)
         return self._conditions[text]
 
     async def _ask(
-        self, hook: Json, version: str, happening: "_Happening", data: Json | None
+        self, hook: Json, version: str, happening: Happening, data: Json | None
     ) -> Json | None:
         """One webhook's response; None when it failed and says that failures are ignored."""
         write = happening.write
@@ -192,91 +180,3 @@ def _denied(name: str, status: Json) -> StatusError:
     reason = str(status.get("reason") or ("Forbidden" if code == 403 else "Invalid"))
     text = f'admission webhook "{name}" denied the request{said}'
     return StatusError(code, reason, text, details=status.get("details"))
-
-
-class _Happening(msgspec.Struct, frozen=True):
-    """What is about to happen, as webhooks match it and are told of it."""
-
-    kind: Kind
-    operation: str
-    before: Json | None
-    write: Write
-    subresource: str
-
-    @property
-    def version(self) -> str:
-        return self.write.version or self.kind.versions[0]
-
-    def version_for(self, hook: Json) -> str | None:
-        """The version asked for where a rule names it; else, with Equivalent, another one."""
-        versions = [self.version]
-        if hook.get("matchPolicy", "Equivalent") == "Equivalent":
-            versions += [v for v in self.kind.versions if v != self.version]
-        for version in versions:
-            if any(self._matches(rule, version) for rule in hook.get("rules") or ()):
-                return version
-        return None
-
-    def _matches(self, rule: Json, version: str) -> bool:
-        for field, own in (
-            ("operations", self.operation),
-            ("apiGroups", self.kind.group),
-            ("apiVersions", version),
-        ):
-            listed = rule.get(field) or ()
-            if "*" not in listed and own not in listed:
-                return False
-        if not set(self._resources()) & set(rule.get("resources") or ()):
-            return False
-        scope = rule.get("scope", "*")
-        return bool(scope == "*" or (scope == "Namespaced") == self.kind.namespaced)
-
-    def _resources(self) -> Iterator[str]:
-        plural, below = self.kind.plural, self.subresource
-        yield "*/*"
-        if below:
-            yield from (f"{plural}/{below}", f"*/{below}", f"{plural}/*")
-        else:
-            yield from (plural, "*")
-
-    def review(self, version: str, data: Json | None) -> Json:
-        kind, meta = self.kind, (data or self.before or {}).get("metadata", {})
-        request: Json = {
-            "uid": str(uuid.uuid4()),
-            **self._named(version, "kind", "resource"),
-            **self._named(self.version, "requestKind", "requestResource"),
-            "name": meta.get("name", ""),
-            "namespace": meta.get("namespace", ""),
-            "operation": self.operation,
-            "userInfo": described(self.write.user),
-            "object": self._shown(version, data),
-            "oldObject": self._shown(version, self.before),
-            "dryRun": self.write.dry_run,
-            "options": {
-                "kind": f"{self.operation.title()}Options",
-                "apiVersion": "meta.k8s.io/v1",
-                **self.write.options,
-            },
-        }
-        if kind.name == "Namespace":
-            request["namespace"] = meta.get("name", "")
-        if self.subresource:
-            request["subResource"] = request["requestSubResource"] = self.subresource
-        return {
-            "apiVersion": "admission.k8s.io/v1",
-            "kind": "AdmissionReview",
-            "request": request,
-        }
-
-    def _named(self, version: str, kind: str, resource: str) -> Json:
-        base = {"group": self.kind.group, "version": version}
-        return {
-            kind: {**base, "kind": self.kind.name},
-            resource: {**base, "resource": self.kind.plural},
-        }
-
-    def _shown(self, version: str, data: Json | None) -> Json | None:
-        if data is None or version == self.kind.versions[0]:
-            return data
-        written = f"{self.kind.group}/{version}" if self.kind.group else version
-        return {**converted(self.kind, version, data), "apiVersion": written}

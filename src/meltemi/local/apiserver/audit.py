@@ -5,6 +5,7 @@ secrets are written. The file is rotated once.
 """
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,6 +45,7 @@ class AuditLog:
         reason: str,
         received: str,
         impersonated: User | None,
+        annotations: Mapping[str, str],
     ) -> None:
         """Note one request. A full disk loses the line, not the request."""
         entry: Json = {
@@ -62,6 +64,7 @@ class AuditLog:
             "annotations": {
                 "authorization.k8s.io/decision": "forbid" if code == 403 else "allow",
                 "authorization.k8s.io/reason": reason,
+                **annotations,
             },
         }
         if impersonated is not None:

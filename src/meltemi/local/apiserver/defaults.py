@@ -217,6 +217,27 @@ def _mutating(data: Json) -> None:
         hook.setdefault("reinvocationPolicy", "Never")
 
 
+def _policy(data: Json) -> None:
+    _spec(data).setdefault("failurePolicy", "Fail")
+    _matched(data["spec"].get("matchConstraints"))
+
+
+def _policy_binding(data: Json) -> None:
+    _matched(_spec(data).get("matchResources"))
+
+
+def _matched(match: Json | None) -> None:
+    """Defaults of what policies and their bindings are about."""
+    if match is None:
+        return
+    match.setdefault("matchPolicy", "Equivalent")
+    match.setdefault("namespaceSelector", {})
+    match.setdefault("objectSelector", {})
+    for field in ("resourceRules", "excludeResourceRules"):
+        for rule in match.get(field) or ():
+            rule.setdefault("scope", "*")
+
+
 def _rules(data: Json) -> None:
     data.setdefault("rules", [])
 
@@ -252,6 +273,8 @@ _DEFAULTS: dict[str, Callable[[Json], None]] = {
     "CustomResourceDefinition": definition_defaults,
     "MutatingWebhookConfiguration": _mutating,
     "ValidatingWebhookConfiguration": _webhooks,
+    "ValidatingAdmissionPolicy": _policy,
+    "ValidatingAdmissionPolicyBinding": _policy_binding,
     "Role": _rules,
     "ClusterRole": _rules,
     "RoleBinding": _binding,

@@ -68,6 +68,7 @@ class Noted(msgspec.Struct):
     impersonated: User | None = None
     asked: Attributes | None = None
     reason: str = ""
+    annotations: dict[str, str] = {}
 
 
 class Handlers:
@@ -110,6 +111,7 @@ class Handlers:
             raise StatusError(404, "NotFound", "the server could not find the requested resource")
         warnings: list[str] = []
         write = self._write(request, meant, body, user, warnings)
+        write = msgspec.structs.replace(write, annotate=noted.annotations.__setitem__)
         response = await self._target(request, meant, body, write)
         if warnings and not response.prepared:
             for text in dict.fromkeys(warnings):
@@ -458,7 +460,9 @@ def _delete_options(request: web.Request, body: bytes, write: Write) -> tuple[Js
         raise bad_request("preconditions: expected an object")
     dry_run = write.dry_run or bool(options.get("dryRun"))
     kept = {k: v for k, v in options.items() if k not in ("kind", "apiVersion")}
-    return options, Write(write.user, dry_run, write.warn, version=write.version, options=kept)
+    return options, msgspec.structs.replace(
+        write, dry_run=dry_run, manager="", validation="Ignore", repeated=(), options=kept
+    )
 
 
 def _deleted(kind: Kind, data: Json) -> Json:

@@ -13,6 +13,8 @@ from meltemi.local.apiserver.definitions import CLEANUP, definition_status
 from meltemi.local.apiserver.errors import StatusError
 from meltemi.local.apiserver.operations import Operations, User, Write
 from meltemi.local.apiserver.owned import Owned
+from meltemi.local.apiserver.policies import POLICIES
+from meltemi.local.apiserver.policy_types import policy_status
 from meltemi.local.apiserver.rbac import aggregated_rules
 from meltemi.local.apiserver.registry import resource_of
 from meltemi.local.apiserver.store import Change, Entry, Resource
@@ -26,6 +28,7 @@ _FOLLOWED = (
     Resource("", "namespaces"),
     Resource("apiextensions.k8s.io", "customresourcedefinitions"),
     _CLUSTER_ROLES,
+    POLICIES,
 )
 _FURNITURE = (Resource("", "serviceaccounts"), Resource("", "configmaps"))
 _GATHERINGS = 8
@@ -153,6 +156,8 @@ class Lifecycle:
         meta = change.entry.data["metadata"]
         if resource.plural == "customresourcedefinitions":
             await self._definition(change)
+        if resource == POLICIES and not change.deleted:
+            await self._policy(change.entry)
         if resource == Resource("", "namespaces"):
             await self._namespace(change)
         if resource in _FURNITURE and change.entry.namespace:
@@ -184,12 +189,20 @@ class Lifecycle:
             await self._undefine(change.entry.data)
             return
         wanted = definition_status(change.entry.data, self._operations.now())
-        if wanted is not None:
+        await self._report("CustomResourceDefinition", name, wanted)
+
+    async def _policy(self, entry: Entry) -> None:
+        wanted = policy_status(entry.data, self._operations.registry)
+        await self._report("ValidatingAdmissionPolicy", entry.name, wanted)
+
+    async def _report(self, kind: str, name: str, status: Json | None) -> None:
+        """Write a status; None leaves it as it is."""
+        if status is not None:
             await self._operations.update(
-                KINDS["CustomResourceDefinition"],
+                KINDS[kind],
                 "",
                 name,
-                lambda data: {**data, "status": wanted},
+                lambda data: {**data, "status": status},
                 SYSTEM,
                 subresource="status",
             )

@@ -61,6 +61,8 @@ class Write(msgspec.Struct, frozen=True):
     user: User
     dry_run: bool = False
     warn: Callable[[str], None] = lambda _: None
+    annotate: Callable[[str, str], None] = lambda *_: None
+    """Notes something in the audit log."""
     manager: str = ""
     """Who owns the fields that are written; nobody is recorded when it is empty."""
     validation: str = "Ignore"

@@ -181,6 +181,22 @@ def _webhooks(data: Json, now: Now) -> Sequence[Any]:
     return [_name(data), len(data.get("webhooks") or ()), born(data, now)]
 
 
+def _policy(data: Json, now: Now) -> Sequence[Any]:
+    spec = data.get("spec") or {}
+    kind = spec.get("paramKind")
+    written = f"{kind.get('apiVersion', '')}/{kind.get('kind', '')}" if kind else "<unset>"
+    return [_name(data), len(spec.get("validations") or ()), written, born(data, now)]
+
+
+def _policy_binding(data: Json, now: Now) -> Sequence[Any]:
+    spec = data.get("spec") or {}
+    reference = spec.get("paramRef")
+    given = "<unset>"
+    if reference:
+        given = "/".join(filter(None, (reference.get("namespace"), reference.get("name") or "*")))
+    return [_name(data), spec.get("policyName", ""), given, born(data, now)]
+
+
 _MODES = {
     "ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX",
     "ReadWriteOncePod": "RWOP",
@@ -236,4 +252,6 @@ TABLES: Mapping[str, tuple[str, Row]] = {
     "ClusterRoleBinding": (_BOUND, _binding),
     "MutatingWebhookConfiguration": ("Name Webhooks Age", _webhooks),
     "ValidatingWebhookConfiguration": ("Name Webhooks Age", _webhooks),
+    "ValidatingAdmissionPolicy": ("Name Validations ParamKind Age", _policy),
+    "ValidatingAdmissionPolicyBinding": ("Name PolicyName ParamRef Age", _policy_binding),
 }

@@ -25,6 +25,7 @@ from meltemi.local.apiserver.errors import StatusError, internal
 from meltemi.local.apiserver.handlers import Handlers, Noted
 from meltemi.local.apiserver.lifecycle import Lifecycle
 from meltemi.local.apiserver.operations import Operations
+from meltemi.local.apiserver.policies import Policies
 from meltemi.local.apiserver.rbac import Authorizer
 from meltemi.local.apiserver.registry import Registry
 from meltemi.local.apiserver.requests import LARGEST, too_large
@@ -53,8 +54,9 @@ async def running(
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store(data / "state.db")
     store.open()
-    operations = Operations(store, Registry(), clock)
-    admission, authorizer = Admission(store), Authorizer(store)
+    operations, authorizer = Operations(store, Registry(), clock), Authorizer(store)
+    policies = Policies(store, operations.registry, authorizer)
+    admission = Admission(store, policies, authorizer)
     operations.admit, operations.guard = admission.admit, authorizer.guard
     pki = Pki(data / "pki", clock)
     tokens = Tokens(pki.token_key(), store, clock)
@@ -181,6 +183,7 @@ class _Edge:
             reason=noted.reason,
             received=received.isoformat(),
             impersonated=noted.impersonated,
+            annotations=noted.annotations,
         )
 
 

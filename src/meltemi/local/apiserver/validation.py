@@ -11,12 +11,14 @@ from meltemi.api.kinds import Kind
 from meltemi.api.validate import validate
 from meltemi.base.problems import Severity
 from meltemi.local.apiserver.cel.expressions import CelError, Expression
+from meltemi.local.apiserver.cel.functions import AUTHORIZER
 from meltemi.local.apiserver.cel.rules import Rules
 from meltemi.local.apiserver.errors import invalid
 from meltemi.local.apiserver.immutable import update_causes
 from meltemi.local.apiserver.job_rules import job_causes
 from meltemi.local.apiserver.names import metadata_causes
 from meltemi.local.apiserver.ownership import item_step
+from meltemi.local.apiserver.policy_checks import binding_causes, policy_causes
 from meltemi.local.apiserver.registry import Custom, compiled, is_mesh
 from meltemi.local.apiserver.schema.node import Node
 
@@ -260,6 +262,9 @@ def _binding(data: Json, _before: Json | None) -> Iterator[Cause]:
         )
 
 
+_CONDITION = ("object", "oldObject", "request", "authorizer")
+
+
 def _webhooks(data: Json, _before: Json | None) -> Iterator[Cause]:
     for i, hook in enumerate(data.get("webhooks") or ()):
         where = f"webhooks[{i}]"
@@ -279,7 +284,7 @@ def _webhooks(data: Json, _before: Json | None) -> Iterator[Cause]:
             yield f"{where}.timeoutSeconds", "Invalid value: must be between 1 and 30 seconds"
         for j, condition in enumerate(hook.get("matchConditions") or ()):
             try:
-                Expression(str(condition.get("expression", "")))
+                Expression(str(condition.get("expression", "")), _CONDITION, AUTHORIZER)
             except CelError as error:
                 yield (
                     f"{where}.matchConditions[{j}].expression",
@@ -302,4 +307,6 @@ _RULES: Mapping[str, Callable[[Json, Json | None], Iterator[Cause]]] = {
     "ClusterRoleBinding": _binding,
     "MutatingWebhookConfiguration": _webhooks,
     "ValidatingWebhookConfiguration": _webhooks,
+    "ValidatingAdmissionPolicy": policy_causes,
+    "ValidatingAdmissionPolicyBinding": binding_causes,
 }

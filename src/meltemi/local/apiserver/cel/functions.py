@@ -19,6 +19,11 @@ from meltemi.local.apiserver.cel import formats, network
 Json = dict[str, Any]
 NAMESPACES = frozenset(("cidr", "format", "ip", "semver", "sets", "strings"))
 """Words before a function that are no variables, as in `sets.contains(a, b)`."""
+AUTHORIZER = frozenset(
+    ("allowed", "check", "error", "errored", "group", "name", "namespace", "path", "reason",
+     "resource", "serviceAccount", "subresource")
+)  # fmt: skip
+"""Functions of `authorizer`, which whoever evaluates has to give (`access`)."""
 _QUIET = re2.Options()
 _QUIET.log_errors = False
 
