@@ -6,7 +6,7 @@ from meltemi.base.keys import ObjectKey
 from meltemi.local.controllers import cronjobs, job_pods, job_policy, scheduler
 from meltemi.local.controllers.schedule import parse
 
-from .conftest import Cluster, Object, key_of, workload
+from .conftest import Cluster, Object, key_of, references, workload
 
 NOW = datetime.datetime(2026, 5, 1, 10, 0, 30, tzinfo=datetime.UTC)
 
@@ -128,6 +128,31 @@ async def test_stateful_pods_have_claims_that_outlive_them(cluster: Cluster) -> 
     await cluster.client.patch(key, {"spec": {"replicas": 0}})
     await cluster.until(lambda: cluster.all("Pod") == [])
     assert len(cluster.all("PersistentVolumeClaim")) == 2
+
+
+async def test_claims_go_as_the_retention_policy_says_when_it_says_so(cluster: Cluster) -> None:
+    template = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}
+    body = workload(
+        "StatefulSet", "db", replicas=2, serviceName="db", volumeClaimTemplates=[template]
+    )
+    await cluster.apply(body)
+    await cluster.until(lambda: cluster.get("StatefulSet", "db")["status"]["readyReplicas"] == 2)
+    key = ObjectKey("StatefulSet", "default", "db")
+
+    def owned() -> list[bool]:
+        return [bool(references(c)) for c in cluster.all("PersistentVolumeClaim")]
+
+    for when, expected in (("Delete", [True, True]), ("Retain", [False, False])):
+        policy = {"whenDeleted": when, "whenScaled": "Delete"}
+        change = {"spec": {"persistentVolumeClaimRetentionPolicy": policy}}
+        await cluster.client.patch(key, change)
+        await cluster.until(lambda expected=expected: owned() == expected)  # type: ignore[misc]
+    await cluster.client.patch(key, {"spec": {"replicas": 1}})
+    await cluster.until(
+        lambda: (
+            [c["metadata"]["name"] for c in cluster.all("PersistentVolumeClaim")] == ["data-db-0"]
+        )
+    )
 
 
 async def test_templates_have_revisions_and_an_old_one_becomes_the_newest(

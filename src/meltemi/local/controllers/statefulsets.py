@@ -131,7 +131,7 @@ class StatefulSets:
             for number in todo.create:
                 await self._claim(found, number)
             await self._writes.create_pods(found, [_pod(found, number) for number in todo.create])
-            await self._give_up(found)
+            await self._keep_claims(found)
         owned = self._cache.owned(found, "Pod")
         await self._writes.status(found, status_of(found, owned, now))
         short = [_seconds_short(found, pod, now) for pod in owned if is_ready(pod)]
@@ -150,19 +150,30 @@ class StatefulSets:
             name = body["metadata"]["name"]
             self._writes.tell(stateful_set, "SuccessfulCreate", f"Created claim: {name}")
 
-    async def _give_up(self, stateful_set: JsonObject) -> None:
-        """Delete the claims of numbers that are no longer wanted, where the policy says so."""
+    async def _keep_claims(self, stateful_set: JsonObject) -> None:
+        """Keep to the retention policy: claims of numbers that are no longer wanted, and others."""
         policy = stateful_set["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
-        if policy.get("whenScaled") != "Delete":
-            return
         taken = {_number(pod) for pod in self._cache.owned(stateful_set, "Pod")}
         kept = {*numbers(stateful_set), *taken}
-        namespace = stateful_set["metadata"]["namespace"]
-        heads = tuple(f"{name}-" for name in _claim_names(stateful_set))
-        for claim in self._cache.list("PersistentVolumeClaim", namespace):
+        namespace, names = stateful_set["metadata"]["namespace"], _claim_names(stateful_set)
+        for claim in self._cache.list("PersistentVolumeClaim", namespace) if names else ():
             head, _, number = claim["metadata"]["name"].rpartition("-")
-            if f"{head}-" in heads and number.isdecimal() and int(number) not in kept:
+            if head not in names or not number.isdecimal() or is_leaving(claim):
+                continue
+            if int(number) not in kept and policy.get("whenScaled") == "Delete":
                 await self._writes.delete(claim)
+            else:
+                await self._own(stateful_set, claim, goes=policy.get("whenDeleted") == "Delete")
+
+    async def _own(self, stateful_set: JsonObject, claim: JsonObject, *, goes: bool) -> None:
+        """Have a claim go with the set, or stay; the policy may change at any time."""
+        uid = stateful_set["metadata"]["uid"]
+        owners = claim["metadata"].get("ownerReferences") or []
+        others = [owner for owner in owners if owner["uid"] != uid]
+        if goes != (others != owners):
+            own = [owner_reference(stateful_set, "apps/v1", "StatefulSet")] if goes else []
+            change = {"metadata": {"ownerReferences": [*others, *own] or None}}
+            await self._writes.patch(claim, change)
 
 
 def _place(body: JsonObject) -> tuple[str, str]:
