@@ -34,6 +34,7 @@ from meltemi.local.node.entries import EntryTable
 from meltemi.local.node.errors import NodeError, ZygoteGone
 from meltemi.local.node.events import Events
 from meltemi.local.node.machine import Machine
+from meltemi.local.node.members import Members
 from meltemi.local.node.network import Network, Subnet, nft
 from meltemi.local.node.objects import Objects
 from meltemi.local.node.pods import Pods
@@ -123,7 +124,7 @@ async def _serve(
     early = _informers(machine, spread)
     async with asyncio.TaskGroup() as group:
         pods = Pods(machine, group)
-        api = Api(machine, pods.find, pods.all)
+        api = Api(machine, pods.find, pods.all, Members(client, group))
         await _listen(machine.home.node_socket, api.application(), stack)
         balancer = Balancer(client, table, options.porter, machine.events)
         machine.names.know(

@@ -6,14 +6,18 @@ Only the API server calls it; it has authenticated and authorised the caller.
 import asyncio
 import contextlib
 import datetime
+import socket
+import struct
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+import msgspec
 from aiohttp import WSMsgType, web
 
 from meltemi.local.node.container import Runner
 from meltemi.local.node.logs import LogQuery, read
 from meltemi.local.node.machine import Machine
+from meltemi.local.node.members import Member, Members
 from meltemi.local.node.network import dial
 from meltemi.local.node.pod import Worker
 from meltemi.local.node.stats import Stats
@@ -28,9 +32,14 @@ class Api:
     """Routes over the pods of the node."""
 
     def __init__(
-        self, machine: Machine, find: FindPod, pods: Callable[[], Iterable[Worker]]
+        self,
+        machine: Machine,
+        find: FindPod,
+        pods: Callable[[], Iterable[Worker]],
+        members: Members,
     ) -> None:
         self._machine = machine
+        self._members = members
         self._find = find
         self._pods = pods
         self._stats = Stats(machine)
@@ -45,6 +54,7 @@ class Api:
                 web.get("/portforward/{namespace}/{pod}/{port}", self._forward),
                 web.get("/stats/summary", self._summary),
                 web.post("/images/reload", self._reload_images),
+                web.post("/workloads", self._workload),
             ]
         )
         return app
@@ -137,6 +147,17 @@ class Api:
 
     async def _reload_images(self, _: web.Request) -> web.StreamResponse:
         self._machine.images.reload()
+        return web.Response()
+
+    async def _workload(self, request: web.Request) -> web.StreamResponse:
+        """A workload says that it is there; who it is, the kernel says."""
+        assert request.transport is not None
+        peer = request.transport.get_extra_info("socket")
+        pid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        try:
+            self._members.take(msgspec.json.decode(await request.read(), type=Member), pid)
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from error
         return web.Response()
 
 

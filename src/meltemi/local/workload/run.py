@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO
 
+import aiohttp
 import msgspec
 
 from meltemi.api.decode import decode
@@ -25,6 +26,7 @@ from meltemi.kube.kubeconfig import access_from_file
 from meltemi.kube.writer import ensure
 from meltemi.local.home import Home
 from meltemi.local.node.machine import PROXY_USER
+from meltemi.local.node.members import Member
 from meltemi.local.workload import network
 from meltemi.local.workload.entry import entry_name, entry_of_group
 from meltemi.local.workload.health import Health
@@ -34,6 +36,7 @@ from meltemi.proxy.spec import Launch, ProxySpec
 _LIFETIME = datetime.timedelta(hours=12)
 _RENEW_AT = 0.8
 _READY_LIMIT = 60.0
+_TELL_EVERY = 10.0
 _DIES = "--pdeathsig=KILL"
 """Whatever ends us ends the workload, too."""
 _ENTER = """
@@ -93,6 +96,8 @@ async def run(home: Home, wanted: Wanted) -> int:
         )
         name = wanted.name or entry_name(wanted.group, place.address)
         joined = _Joined(home, client, agent, group, place, name)
+        member = Member(place.name, wanted.namespace, name, str(joined.directory))
+        await stack.enter_async_context(_told(home.node_socket, member))
         await stack.enter_async_context(joined.proxy())
         entry = entry_of_group(group, place.address, name=name, ports=wanted.ports)
         await stack.enter_async_context(_registered(client, entry))
@@ -108,6 +113,28 @@ async def run(home: Home, wanted: Wanted) -> int:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _told(node: Path, member: Member) -> AsyncIterator[None]:
+    """Tell the node of this workload, so that it cleans up should we be killed."""
+
+    async def tell() -> None:
+        url, body = "http://node/workloads", msgspec.json.encode(member)
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(node))) as session:
+            while True:
+                # A node that is not there is told later; one that starts anew is told again.
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    async with session.post(url, data=body):
+                        pass
+                await asyncio.sleep(_TELL_EVERY)
+
+    telling = asyncio.create_task(tell(), name="tell the node")
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
 
 
 @asynccontextmanager
