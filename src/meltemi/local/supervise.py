@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from meltemi.local import ipv6
 from meltemi.local.home import Home
 from meltemi.local.sandbox import SandboxError, enter
 from meltemi.local.supervisor import Component, Supervisor, python_module
@@ -29,6 +30,7 @@ def components(
     images: str | None,
     cert_lifetime: float,
     porter: int | None = None,
+    has_ipv6: bool = False,
 ) -> tuple[Component, ...]:
     """The three processes of the mesh, with the published sockets each one serves.
 
@@ -43,7 +45,7 @@ def components(
         node_fds.append(porter)
     api_options = [part for fd in api_fds for part in ("--fd", str(fd))]
     control = _control_options(home, console, cert_lifetime)
-    data = ("--data", str(home.root))
+    data = ("--data", str(home.root), *(("--ipv6",) if has_ipv6 else ()))
     return (
         Component(
             "apiserver", python_module("meltemi.local.apiserver", *data, *api_options), api_fds
@@ -123,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             images=options.images,
             cert_lifetime=options.cert_lifetime,
             porter=porter.fileno() if porter is not None else None,
+            has_ipv6=ipv6.is_available(environment),
         )
         asyncio.run(Supervisor(home, environment).run(parts))
     except SandboxError as error:

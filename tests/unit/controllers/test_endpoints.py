@@ -3,7 +3,7 @@
 from typing import Any
 
 from meltemi.base.keys import ObjectKey
-from meltemi.local.controllers.endpoints import slices
+from meltemi.local.controllers.endpoints import matched, slices
 
 from .conftest import Cluster, key_of, workload
 
@@ -145,3 +145,30 @@ async def test_slice_deleted_by_hand_comes_back(cluster: Cluster) -> None:
     await cluster.until(
         lambda: key_of(found) not in cluster.objects and len(ready_names(cluster)) == 1
     )
+
+
+def both(name: str, ip: str, other: str) -> dict[str, Any]:
+    found = pod(name, ip)
+    found["status"]["podIPs"] = [{"ip": ip}, {"ip": other}]
+    return found
+
+
+def test_each_family_has_slices_of_its_own() -> None:
+    pods = [both("a", "10.44.0.2", "fd00::2"), pod("b", "10.44.0.3")]
+    found = slices(service(ipFamilies=["IPv6", "IPv4"]), pods)
+    addresses = {s["addressType"]: [e["addresses"] for e in s["endpoints"]] for s in found}
+    assert addresses == {"IPv6": [["fd00::2"]], "IPv4": [["10.44.0.2"], ["10.44.0.3"]]}
+    assert [s["addressType"] for s in slices(service(), pods)] == ["IPv4"]
+
+
+def test_a_slice_keeps_its_family() -> None:
+    def part(name: str, family: str) -> dict[str, Any]:
+        return {"metadata": {"name": name}, "addressType": family}
+
+    present = [part("four", "IPv4"), part("old", "IPv4"), part("six", "IPv6")]
+    wanted = [part("", "IPv6"), part("", "IPv4"), part("", "IPv6")]
+    pairs, extra = matched(present, wanted)
+    assert [current and current["metadata"]["name"] for current, _ in pairs] == [
+        "six", "four", None,
+    ]  # fmt: skip
+    assert [slice_["metadata"]["name"] for slice_ in extra] == ["old"]

@@ -148,8 +148,9 @@ def test_dns_settings_are_merged_into_single_lines() -> None:
 
 def test_hosts_keep_every_alias() -> None:
     aliases = [{"ip": "192.0.2.1", "hostnames": ["a"]}, {"ip": "192.0.2.1", "hostnames": ["b"]}]
-    files = etc_files(pod(hostAliases=aliases, setHostnameAsFQDN=True, subdomain="s"), "1.2.3.4",
-                      "10.44.0.1")  # fmt: skip
+    files = etc_files(pod(hostAliases=aliases, setHostnameAsFQDN=True, subdomain="s"),
+                      ("1.2.3.4", "fd00::4"), "10.44.0.1")  # fmt: skip
+    assert "1.2.3.4\tp.s.default.svc.cluster.local p\nfd00::4\tp.s." in files["/etc/hosts"]
     assert "192.0.2.1\ta\n192.0.2.1\tb\n" in files["/etc/hosts"]
     assert files["/etc/hostname"] == "p.s.default.svc.cluster.local\n"
 

@@ -1,5 +1,6 @@
 """The kernel's rules, names and tables of services: pure."""
 
+import ipaddress
 import shutil
 import subprocess
 
@@ -47,11 +48,45 @@ def test_those_that_end_are_used_when_nothing_else_is_ready() -> None:
     assert change(WEB, backends=(ending,)).targets(WEB.ports[0]) == [("10.44.0.9", 8080)]
 
 
+DUAL = change(
+    WEB,
+    also=("fd00:10:43::20",),
+    backends=(
+        *WEB.backends,
+        *(Backend(f"fd00:10:44::{n}", "", True, True, {"http": 8080}) for n in (5, 6)),
+    ),
+)
+
+
+def test_each_family_has_its_own_addresses_and_endpoints() -> None:
+    four, six = ruleset([DUAL], Subnet(has_ipv6=True)).split("add table ip6 ")
+    assert "10.43.0.20 . tcp . 80 : goto svc0" in four
+    assert "numgen random mod 3" in four
+    assert "fd00" not in four
+    assert "fd00:10:43::20 . tcp . 80 : goto svc0" in six
+    assert "fd00:10:44::1 . tcp . 30080 : goto svc0" in six
+    assert "numgen random mod 2 map { 0 : fd00:10:44::5 . 8080, 1 : fd00:10:44::6 . 8080 }" in six
+
+
+def test_without_ipv6_there_are_no_rules_for_it() -> None:
+    assert "ip6" not in ruleset([DUAL], Subnet())
+    assert ruleset([DUAL], Subnet()) == ruleset([WEB], Subnet())
+
+
+def test_a_service_of_ipv6_alone_is_refused_over_ipv6_without_endpoints() -> None:
+    alone = change(WEB, cluster_ip="fd00:10:43::20")
+    four, six = ruleset([alone], Subnet(has_ipv6=True)).split("add table ip6 ")
+    assert "10.44.0.1 . tcp . 30080" not in four
+    assert "reject with icmpv6 type port-unreachable" in six
+
+
 @pytest.mark.skipif(not shutil.which("nft"), reason="needs nft")
 @pytest.mark.parametrize("sticky", [False, True])
 def test_the_kernel_understands_the_rules(sticky: bool) -> None:
-    script = ruleset([change(WEB, has_affinity=sticky), change(WEB, name="x", backends=())],
-                     Subnet())  # fmt: skip
+    alone = change(DUAL, cluster_ip="fd00:10:43::21", also=(), backends=DUAL.backends[-1:])
+    services = [DUAL, change(alone, ports=(Port("http", 81, "TCP"),))]
+    script = ruleset([*(change(s, has_affinity=sticky) for s in services),
+                      change(DUAL, name="x", backends=())], Subnet(has_ipv6=True))  # fmt: skip
     checked = subprocess.run(
         ["nft", "--check", "-f", "-"], input=script, capture_output=True, text=True, check=False
     )
@@ -102,6 +137,35 @@ def test_headless_names_are_those_of_ready_pods() -> None:
     early = table(publishNotReadyAddresses=True)
     assert addresses(early, "db.default.svc.cluster.local") == ["10.44.0.5", "10.44.0.6"]
     assert addresses(early, "10-44-0-6.db.default.svc.cluster.local") == ["10.44.0.6"]
+
+
+def test_names_lead_to_addresses_of_each_family() -> None:
+    found = table(clusterIP="10.43.0.7", clusterIPs=["10.43.0.7", "fd00:10:43::7"])
+    name = "db.default.svc.cluster.local"
+    assert (addresses(found, name), addresses(found, name, "AAAA")) == (
+        ["10.43.0.7"],
+        ["fd00:10:43::7"],
+    )
+    reverse = ipaddress.ip_address("fd00:10:43::7").reverse_pointer
+    assert Zone(found).owns(reverse)
+    assert addresses(found, reverse, "PTR") == [f"{name}."]
+    assert not Zone(found).owns(ipaddress.ip_address("fd00:10:43::8").reverse_pointer)
+    assert not Zone(found).owns("f.ip6.arpa")
+    assert addresses(found, "fd00--9.default.pod.cluster.local", "AAAA") == ["fd00::9"]
+
+
+def test_headless_names_are_of_pods_of_both_families() -> None:
+    found = table()
+    six = {
+        "metadata": {"labels": {"kubernetes.io/service-name": "db"}},
+        "addressType": "IPv6",
+        "ports": [{"name": "sql", "port": 5432}],
+        "endpoints": [{"addresses": ["fd00::5"], "hostname": "db-0"}],
+    }
+    found.deliver([event("EndpointSlice", "db-six", six)])
+    assert addresses(found, "db.default.svc.cluster.local", "AAAA") == ["fd00::5"]
+    assert addresses(found, "db-0.db.default.svc.cluster.local", "AAAA") == ["fd00::5"]
+    assert len(addresses(found, "_sql._tcp.db.default.svc.cluster.local", "SRV")) == 1
 
 
 def test_services_have_srv_records_and_pods_have_names() -> None:

@@ -90,7 +90,7 @@ def test_a_pod_is_not_over_while_a_sidecar_runs() -> None:
 
 
 def conditions(found: Pod, states: dict[str, ContainerState]) -> dict[str, Any]:
-    facts = PodFacts(ip="10.44.0.9", host_ip="10.44.0.1", started=NOW)
+    facts = PodFacts(ips=("10.44.0.9", "fd00:10:44::9"), host_ips=("10.44.0.1",), started=NOW)
     status = pod_status(found, states, facts, now=NOW)
     return {c["type"]: c for c in status["conditions"]}
 

@@ -1,6 +1,6 @@
 """What the API fills in where an object is silent, as Kubernetes' own defaults do."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from meltemi.local.apiserver.definitions import definition_defaults
@@ -170,8 +170,6 @@ def _service(data: Json) -> None:
     spec.setdefault("sessionAffinity", "None")
     if spec["type"] != "ExternalName":
         spec.setdefault("internalTrafficPolicy", "Cluster")
-        spec.setdefault("ipFamilies", ["IPv4"])
-        spec.setdefault("ipFamilyPolicy", "SingleStack")
     if spec["type"] in ("LoadBalancer", "NodePort"):
         spec.setdefault("externalTrafficPolicy", "Cluster")
     for port in spec.get("ports") or ():
@@ -281,36 +279,3 @@ _DEFAULTS: dict[str, Callable[[Json], None]] = {
     "ClusterRoleBinding": _binding,
     "CronJob": _cron_job,
 }
-
-
-class Addresses:
-    """Gives out ClusterIPs of 10.43.0.0/16 and node ports; the first belongs to the API itself."""
-
-    PREFIX = "10.43"
-    FIRST = 10
-    NODE_PORTS = range(30000, 32768)
-
-    def __init__(self) -> None:
-        self._next = self.FIRST
-
-    def assign(self, spec: Json, services: Iterable[Json]) -> None:
-        """Fill in `clusterIP` and node ports of a Service's spec, apart from those in use."""
-        used = {s["spec"].get("clusterIP") for s in services}
-        ports = {p.get("nodePort") for s in services for p in s["spec"].get("ports") or () if p}
-        if spec.get("type") != "ExternalName" and not spec.get("clusterIP"):
-            spec["clusterIP"] = self._free(used)
-        if spec.get("clusterIP"):
-            spec["clusterIPs"] = [spec["clusterIP"]]
-        if spec.get("type") in ("NodePort", "LoadBalancer"):
-            for port in spec.get("ports") or ():
-                if not port.get("nodePort"):
-                    port["nodePort"] = next(p for p in self.NODE_PORTS if p not in ports)
-                    ports.add(port["nodePort"])
-
-    def _free(self, used: set[Any]) -> str:
-        while True:
-            high, low = divmod(self._next, 256)
-            self._next += 1
-            address = f"{self.PREFIX}.{high % 256}.{low}"
-            if address not in used and low not in (0, 255):
-                return address

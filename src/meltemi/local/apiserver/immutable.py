@@ -96,9 +96,16 @@ def _pod_core(spec: Json) -> Json:
 
 
 def _service(before: Json, after: Json) -> Iterator[Cause]:
+    if "ExternalName" in (before["spec"].get("type"), after["spec"].get("type")):
+        return
     old, new = before["spec"].get("clusterIP"), after["spec"].get("clusterIP")
-    if old and new != old and after["spec"].get("type") != "ExternalName":
+    if old and new != old:
         yield "spec.clusterIP", f'Invalid value: "{new or ""}": field is immutable'
+    for field in ("ipFamilies", "clusterIPs"):
+        pairs = zip(before["spec"].get(field) or (), after["spec"].get(field) or (), strict=False)
+        for i, (was, now) in enumerate(pairs):
+            if was != now and (field, i) != ("clusterIPs", 0):
+                yield f"spec.{field}[{i}]", f'Invalid value: "{now}": may not change from {was}'
 
 
 _RULES: Mapping[str, Callable[[Json, Json], Iterator[Cause]]] = {

@@ -17,8 +17,9 @@ from meltemi.api.kinds import Kind
 from meltemi.base.clock import Clock
 from meltemi.local.apiserver import ownership
 from meltemi.local.apiserver.accounts import mount_account
+from meltemi.local.apiserver.addresses import Addresses
 from meltemi.local.apiserver.convert import stored
-from meltemi.local.apiserver.defaults import Addresses, apply_defaults
+from meltemi.local.apiserver.defaults import apply_defaults
 from meltemi.local.apiserver.errors import (
     StatusError,
     already_exists,
@@ -84,11 +85,13 @@ Owners = Callable[[Json, Json], list[Held] | None]
 class Operations:
     """Verbs over one store."""
 
-    def __init__(self, store: Store, registry: Registry, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, clock: Clock, addresses: Addresses | None = None
+    ) -> None:
         self.store = store
         self.registry = registry
         self.clock = clock
-        self._addresses = Addresses()
+        self._addresses = addresses or Addresses()
         self.admit: Admit | None = None
         """Admission webhooks, when there are any to ask."""
         self.guard: Callable[[Kind, Json, Json | None, Write], None] = lambda *_: None
@@ -272,10 +275,7 @@ class Operations:
         """Default again what admission added, give out addresses, validate."""
         self._fill(kind, data)
         if kind.name == "Service":
-            others = [e.data for e in self.store.entries(_SERVICES)]
-            if before is not None and not data["spec"].get("clusterIP"):
-                data["spec"]["clusterIP"] = before["spec"].get("clusterIP", "")
-            self._addresses.assign(data["spec"], others)
+            self._give_addresses(data, before)
         if kind.name == "Pod" and before is None:
             mount_account(self.store, data)
         version = kind.versions[0]
@@ -283,6 +283,14 @@ class Operations:
         check(kind, data, before, node, custom)
         if not subresource:
             self.guard(kind, data, before, write)
+
+    def _give_addresses(self, data: Json, before: Json | None) -> None:
+        """Raises a 422."""
+        others = (e.data["spec"] for e in self.store.entries(_SERVICES))
+        old = before["spec"] if before is not None else None
+        causes = self._addresses.settle(data["spec"], old, others)
+        if causes:
+            raise invalid("Service", "", str(data["metadata"].get("name", "")), causes)
 
     async def update(
         self,

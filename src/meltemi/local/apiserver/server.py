@@ -17,6 +17,7 @@ import yaml
 from aiohttp import web
 
 from meltemi.base.clock import Clock, SystemClock
+from meltemi.local.apiserver.addresses import Addresses
 from meltemi.local.apiserver.admission import Admission
 from meltemi.local.apiserver.audit import AuditLog
 from meltemi.local.apiserver.authn import Pki, Tokens
@@ -47,14 +48,19 @@ class Running(msgspec.Struct, frozen=True):
 
 @contextlib.asynccontextmanager
 async def running(
-    data: Path, sockets: Sequence[socket.socket], clock: Clock | None = None
+    data: Path,
+    sockets: Sequence[socket.socket],
+    clock: Clock | None = None,
+    *,
+    has_ipv6: bool = False,
 ) -> AsyncIterator[Running]:
     """Serve from a data directory on listening sockets, until the block ends."""
     clock = clock or SystemClock()
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store(data / "state.db")
     store.open()
-    operations, authorizer = Operations(store, Registry(), clock), Authorizer(store)
+    operations = Operations(store, Registry(), clock, Addresses(has_ipv6=has_ipv6))
+    authorizer = Authorizer(store)
     policies = Policies(store, operations.registry, authorizer)
     admission = Admission(store, policies, authorizer)
     operations.admit, operations.guard = admission.admit, authorizer.guard

@@ -9,9 +9,13 @@ from meltemi.kube.client import JsonObject
 from meltemi.kube.errors import AlreadyExists
 from meltemi.local.controllers.cache import is_leaving, owner_reference
 from meltemi.local.controllers.endpoints import (
+    IPV4,
+    IPV6,
     MANAGED,
     SERVICE_LABEL,
+    families_of,
     is_selecting,
+    matched,
     selected,
     slices_of,
 )
@@ -60,7 +64,8 @@ class EndpointObjects:
         found = selected(self._cache, key)
         if found is None:
             return
-        service, wanted = found[0], subsets(found[1])
+        service, (family, *_) = found[0], families_of(found[0])
+        wanted = subsets([part for part in found[1] if part["addressType"] == family])
         present = self._cache.get(ObjectKey("Endpoints", key.namespace, key.name))
         labels = {**labels_of(service), _OURS: _CONTROLLER}
         if present is None:
@@ -98,14 +103,15 @@ class EndpointMirror:
         wanted: Sequence[JsonObject] = ()
         if endpoints is not None and service is not None and not is_leaving(service):
             wanted = () if is_selecting(service) or _is_skipped(endpoints) else _mirrored(endpoints)
-        for index, content in enumerate(wanted):
-            if index >= len(present):
+        pairs, extra = matched(present, wanted)
+        for current, content in pairs:
+            if current is None:
                 assert endpoints is not None
                 await self._writes.create(_slice(endpoints, content))
-            elif any((present[index].get(k) or []) != v for k, v in content.items()):
-                await self._writes.update({**present[index], **content})
-        for extra in present[len(wanted) :]:
-            await self._writes.delete(extra)
+            elif any((current.get(k) or []) != v for k, v in content.items()):
+                await self._writes.update({**current, **content})
+        for unused in extra:
+            await self._writes.delete(unused)
 
 
 def _is_skipped(endpoints: JsonObject) -> bool:
@@ -122,7 +128,10 @@ def _mirrored(endpoints: JsonObject) -> Sequence[JsonObject]:
             for address in subset.get(name) or ()
         ]
         ports = [{"name": "", "protocol": "TCP", **port} for port in subset.get("ports") or ()]
-        found.append({"ports": ports, "endpoints": members})
+        for family in (IPV4, IPV6):
+            own = [m for m in members if (":" in m["addresses"][0]) == (family == IPV6)]
+            if own or (not members and family == IPV4):
+                found.append({"addressType": family, "ports": ports, "endpoints": own})
     return found
 
 
@@ -146,6 +155,5 @@ def _slice(endpoints: JsonObject, content: JsonObject) -> JsonObject:
             "labels": {**labels_of(endpoints), SERVICE_LABEL: meta["name"], MANAGED: MIRROR},
             "ownerReferences": [owner_reference(endpoints, "v1", "Endpoints")],
         },
-        "addressType": "IPv4",
         **content,
     }

@@ -1,6 +1,7 @@
 """EndpointSlices: the addresses behind each Service with a selector."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import JsonObject
@@ -11,29 +12,43 @@ from meltemi.local.controllers.writes import Writes
 MANAGER = "endpointslice-controller.k8s.io"
 SERVICE_LABEL = "kubernetes.io/service-name"
 MANAGED = "endpointslice.kubernetes.io/managed-by"
+IPV4, IPV6 = "IPv4", "IPv6"
 _MOST = 1000
 
 
+def families_of(service: JsonObject) -> Sequence[str]:
+    """The first is the Service's own."""
+    return service["spec"].get("ipFamilies") or (IPV4,)
+
+
 def slices(service: JsonObject, pods: Sequence[JsonObject]) -> Sequence[JsonObject]:
-    """The `ports` and `endpoints` of the wanted slices: one for each way that ports resolve."""
+    """What the wanted slices say, for each family of the Service."""
+    return [part for family in families_of(service) for part in _of_family(service, pods, family)]
+
+
+def _of_family(
+    service: JsonObject, pods: Sequence[JsonObject], family: str
+) -> Sequence[JsonObject]:
+    """The wanted slices of one family: one for each way that ports resolve."""
     spec = service["spec"]
     selector = spec.get("selector") or {}
     groups: dict[tuple[tuple[str, int, str, str], ...], list[JsonObject]] = {}
     for pod in pods:
         if not selector.items() <= labels_of(pod).items():
             continue
-        endpoint = _endpoint(pod, service)
+        endpoint = _endpoint(pod, service, family)
         if endpoint is None:
             continue
         ports = _ports(spec.get("ports") or (), pod)
         groups.setdefault(ports, []).append(endpoint)
     if not groups:
         groups[()] = []
-    found = []
+    found: list[JsonObject] = []
     for ports, endpoints in sorted(groups.items()):
         for first in range(0, max(len(endpoints), 1), _MOST):
             found.append(
                 {
+                    "addressType": family,
                     "ports": [_port(port) for port in ports],
                     "endpoints": sorted(
                         endpoints[first : first + _MOST], key=lambda e: str(e["addresses"])
@@ -51,9 +66,15 @@ def _port(port: tuple[str, int, str, str]) -> JsonObject:
     return found
 
 
-def _endpoint(pod: JsonObject, service: JsonObject) -> JsonObject | None:
-    status, meta = pod.get("status") or {}, pod["metadata"]
-    ip = status.get("podIP")
+def _address(pod: JsonObject, family: str) -> str:
+    """A pod's address of a family; empty without one."""
+    status = pod.get("status") or {}
+    found = [item["ip"] for item in status.get("podIPs") or ()] or [status.get("podIP") or ""]
+    return next((ip for ip in found if (":" in ip) == (family == IPV6)), "")
+
+
+def _endpoint(pod: JsonObject, service: JsonObject, family: str) -> JsonObject | None:
+    meta, ip = pod["metadata"], _address(pod, family)
     if not ip or is_finished(pod):
         return None
     ready, leaving = is_ready(pod), is_leaving(pod)
@@ -116,13 +137,14 @@ class EndpointSlices:
         service, wanted = found
         present = slices_of(self._cache, key, MANAGER)
         labels = _labels(service)
-        for index, content in enumerate(wanted):
-            if index < len(present):
-                await self._update(present[index], labels, content)
+        pairs, extra = matched(present, wanted)
+        for current, content in pairs:
+            if current is not None:
+                await self._update(current, labels, content)
             else:
                 await self._writes.create(_slice(service, labels, content))
-        for extra in present[len(wanted) :]:
-            await self._writes.delete(extra)
+        for unused in extra:
+            await self._writes.delete(unused)
 
     async def _update(
         self, current: JsonObject, labels: Mapping[str, str], content: JsonObject
@@ -151,6 +173,26 @@ def slices_of(cache: Cache, key: ObjectKey, manager: str) -> Sequence[JsonObject
     ]
 
 
+class Matched(NamedTuple):
+    """Which slice shall say what: a family's slices keep to it."""
+
+    pairs: Sequence[tuple[JsonObject | None, JsonObject]]
+    """The slice that stands, if there is one, and what it shall say."""
+    extra: Sequence[JsonObject]
+    """Slices that nothing is left for."""
+
+
+def matched(present: Sequence[JsonObject], wanted: Sequence[JsonObject]) -> Matched:
+    left, pairs = list(present), []
+    for content in wanted:
+        alike = (s for s in left if s.get("addressType", IPV4) == content["addressType"])
+        current = next(alike, None)
+        if current is not None:
+            left.remove(current)
+        pairs.append((current, content))
+    return Matched(pairs, left)
+
+
 def is_selecting(service: JsonObject) -> bool:
     """Whether its endpoints are ours to find; without a selector they are the user's."""
     spec = service["spec"]
@@ -175,6 +217,5 @@ def _slice(service: JsonObject, labels: Mapping[str, str], content: JsonObject) 
             "labels": labels,
             "ownerReferences": [owner_reference(service, "v1", "Service")],
         },
-        "addressType": "IPv4",
         **content,
     }

@@ -58,6 +58,8 @@ class Options(msgspec.Struct, frozen=True):
     images: Table
     published: Sequence[publish.Published]
     porter: Porter
+    ipv6: bool
+    """Pods have IPv6 addresses, too."""
 
 
 async def _access(kubeconfig: Path) -> Access:
@@ -74,7 +76,7 @@ async def run(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     home, clock = options.home, SystemClock()
-    network = Network(Subnet())
+    network = Network(Subnet(has_ipv6=options.ipv6))
     async with AsyncExitStack() as stack:
         await network.set_up()
         stack.push_async_callback(network.clean)
@@ -128,13 +130,13 @@ async def _serve(
         await _listen(machine.home.node_socket, api.application(), stack)
         balancer = Balancer(client, table, options.porter, machine.events)
         machine.names.know(
-            lambda ip: next((w.key.namespace for w in pods.all() if w.ip == ip), ""),
+            lambda ip: next((w.key.namespace for w in pods.all() if ip in w.ips), ""),
             lambda: all(informer.synced.is_set() for informer in early),
         )
         tasks = [
             *(informer.run() for informer in early),
             machine.events.run(),
-            machine.names.serve(machine.host_ip),
+            machine.names.serve(machine.host_ips),
             _keep_vips(table, machine.network.subnet),
             *(publish.serve(p, table) for p in options.published),
             controllers.run(client, machine.clock, NODE, spread),
@@ -238,13 +240,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--publish", action="append", default=[], type=publish.Published.parse)
+    parser.add_argument("--ipv6", action="store_true", help="Pods have IPv6 addresses, too.")
     parser.add_argument("--porter", type=int, help="Descriptor of the porter's socket.")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     porter = Porter(socket.socket(fileno=options.porter) if options.porter is not None else None)
     try:
         table = table_of(options.images) if options.images else Table()
-        asyncio.run(run(Options(Home(options.data), table, options.publish, porter)))
+        asyncio.run(run(Options(Home(options.data), table, options.publish, porter, options.ipv6)))
     except (NodeError, BadTable) as error:
         sys.exit(str(error))
 

@@ -58,7 +58,7 @@ class Flow(msgspec.Struct, frozen=True):
 
 def datagram_places(services: Iterable[Virtual], subnet: Subnet) -> Places:
     return {
-        place: frozenset(service.targets(port))
+        place: frozenset(service.targets(port, place[0]))
         for service in services
         for port in service.ports
         if port.protocol == "UDP"

@@ -24,13 +24,13 @@ def _full_name(pod: Pod) -> str:
     return f"{_short_name(pod)}.{pod.spec.subdomain}.{pod.metadata.namespace}.svc.cluster.local"
 
 
-def etc_files(pod: Pod, ip: str, server: str) -> Mapping[str, str]:
+def etc_files(pod: Pod, ips: Sequence[str], server: str) -> Mapping[str, str]:
     """Path to text. `server`: the address of the cluster's name server."""
     names = [name for name in (_full_name(pod), _short_name(pod)) if name]
     aliases = [(alias.ip, alias.hostnames) for alias in pod.spec.host_aliases]
     files = {
         "/etc/hostname": f"{hostname_of(pod)}\n",
-        "/etc/hosts": hosts_file([(ip, names), *aliases]),
+        "/etc/hosts": hosts_file([*((ip, names) for ip in ips), *aliases]),
     }
     resolver = resolv_conf(pod, server)
     if resolver:

@@ -9,8 +9,8 @@ from meltemi.local.node.machine import Machine
 from meltemi.local.node.podspec import Pod
 
 
-def environment_of(machine: Machine, pod: Pod, ip: str) -> Environment:
-    """Builds environments for the containers of a pod that has this address."""
+def environment_of(machine: Machine, pod: Pod, ips: Sequence[str]) -> Environment:
+    """Builds environments for the containers of a pod that has these addresses."""
     objects, meta = machine.objects, pod.metadata
     links = []
     if pod.spec.enable_service_links:
@@ -20,20 +20,20 @@ def environment_of(machine: Machine, pod: Pod, ip: str) -> Environment:
         links.append(api)
     return Environment(
         pod,
-        _facts(machine, pod, ip),
+        _facts(machine, pod, ips),
         config_map=lambda namespace, name: _text(objects.config_map(namespace, name)),
         secret=lambda namespace, name: _text(objects.secret(namespace, name)),
         services=links,
     )
 
 
-def _facts(machine: Machine, pod: Pod, ip: str) -> Mapping[str, str]:
+def _facts(machine: Machine, pod: Pod, ips: Sequence[str]) -> Mapping[str, str]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
-        "status.podIP": ip,
-        "status.podIPs": ip,
+        "status.podIP": next(iter(ips), ""),
+        "status.podIPs": ",".join(ips),
         "status.hostIP": machine.host_ip,
-        "status.hostIPs": machine.host_ip,
+        "status.hostIPs": ",".join(machine.host_ips),
         "hostname": hostname_of(pod),
         "capacity.cpu": str(os.cpu_count() or 1),
         "capacity.memory": str(pages),

@@ -80,7 +80,7 @@ def app_start(
         cgroups=machine.cgroups.make(pod.metadata.uid, container.name, _limits(container)),
         root=Root(
             layer=str(place.directory / "layers" / container.name),
-            files=etc_files(pod, place.link.ip, machine.host_ip),
+            files=etc_files(pod, place.link.ips, machine.host_ip),
             executables={f"/usr/bin/{name}": _shim(tool) for name, tool in tools.items()},
             mounts=(
                 *_mounts(container, volumes, env),
@@ -176,7 +176,7 @@ def proxy_start(
         cgroups=machine.cgroups.make(pod.metadata.uid, container.name, _limits(container)),
         root=Root(
             layer=str(place.directory / "layers" / container.name),
-            files=etc_files(pod, place.link.ip, machine.host_ip),
+            files=etc_files(pod, place.link.ips, machine.host_ip),
             mounts=(
                 Mount(xds, xds, readonly=True),
                 Mount(str(directory), str(directory)),

@@ -1,5 +1,7 @@
 """What every pod of the node shares."""
 
+from collections.abc import Sequence
+
 import msgspec
 from aiohttp import ClientSession
 
@@ -53,6 +55,11 @@ class Machine(msgspec.Struct, frozen=True):
     @property
     def host_ip(self) -> str:
         return self.network.subnet.gateway
+
+    @property
+    def host_ips(self) -> Sequence[str]:
+        """Of every family, IPv4 first."""
+        return self.network.subnet.gateways
 
     @property
     def proxy_mark(self) -> int | None:

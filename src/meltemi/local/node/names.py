@@ -8,12 +8,14 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from typing import cast
 
 import msgspec
 from dnslib import AAAA, CNAME, PTR, QTYPE, RCODE, RR, SRV, A, DNSError, DNSRecord
 
 from meltemi.local.node.entries import EntryTable
+from meltemi.local.node.network import bound
 from meltemi.local.node.services import Backend, ServiceTable, Virtual
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ _TTL = 5
 _FORWARD_SECONDS = 3.0
 _MOST_PENDING = 512
 _MOST_ALIASES = 4
+_REVERSE = (".in-addr.arpa", ".ip6.arpa")
 _DATAGRAM = 1232
 """Bytes that cross any network in one piece."""
 
@@ -42,13 +45,13 @@ class Zone:
 
     def owns(self, name: str) -> bool:
         """Whether a name is the cluster's to answer, forward or reverse."""
-        if name.endswith(".in-addr.arpa"):
+        if name.endswith(_REVERSE):
             return self._owner(name) is not None
         return name == self._domain or name.endswith(f".{self._domain}")
 
     def answer(self, name: str, kind: str) -> Answer:
         """`name` in lower case without the final dot; `kind` such as `A`."""
-        if name.endswith(".in-addr.arpa"):
+        if name.endswith(_REVERSE):
             owner = self._owner(name)
             target = f"{owner}.svc.{self._domain}" if owner else ""
             records = _records(name, "PTR", [PTR(target)]) if owner and kind == "PTR" else ()
@@ -89,7 +92,7 @@ class Zone:
             if p.name != port or p.protocol.lower() != protocol:
                 continue
             if service.is_headless:
-                hosts = sorted((_host(b), b.ports.get(p.name, p.port)) for b in service.ready)
+                hosts = sorted({(_host(b), b.ports.get(p.name, p.port)) for b in service.ready})
                 targets += [SRV(0, 100, number, f"{host}.{base}") for host, number in hosts]
             else:
                 targets.append(SRV(0, 100, p.port, base))
@@ -98,10 +101,9 @@ class Zone:
 
     def _owner(self, name: str) -> str | None:
         """The service, or the named endpoint of one, that a reverse name belongs to."""
-        digits = name.removesuffix(".in-addr.arpa").split(".")
-        ip = ".".join(reversed(digits))
+        ip = _address_of(name)
         for service in self._table:
-            if service.cluster_ip == ip:
+            if ip in service.addresses:
                 return f"{service.name}.{service.namespace}"
             if service.is_headless:
                 for backend in service.backends:
@@ -110,23 +112,38 @@ class Zone:
         return None
 
 
-def _of_pod(name: str, dashed: str, kind: str) -> Answer:
-    """A-B-C-D.NAMESPACE.pod is A.B.C.D, whoever has it."""
+def _address_of(name: str) -> str:
+    """The address that a reverse name is about; empty for none."""
+    digits = list(reversed(name.split(".")[:-2]))
+    if name.endswith(".in-addr.arpa"):
+        return ".".join(digits)
+    pairs = iter(digits)
+    text = ":".join("".join(four) for four in zip(pairs, pairs, pairs, pairs, strict=False))
     try:
-        ip = str(ipaddress.IPv4Address(dashed.replace("-", ".")))
+        return str(ipaddress.IPv6Address(text))
     except ValueError:
-        return Answer(exists=False)
-    return Answer(_addresses(name, [ip], kind))
+        return ""
+
+
+def _of_pod(name: str, dashed: str, kind: str) -> Answer:
+    """A-B-C-D.NAMESPACE.pod is A.B.C.D, whoever has it; A--B is A::B."""
+    for separator in ".:":
+        try:
+            ip = str(ipaddress.ip_address(dashed.replace("-", separator)))
+        except ValueError:
+            continue
+        return Answer(_addresses(name, [ip], kind))
+    return Answer(exists=False)
 
 
 def _ips(service: Virtual) -> Sequence[str]:
     if service.is_headless:
         return [backend.ip for backend in service.ready]
-    return [service.cluster_ip]
+    return service.addresses
 
 
 def _host(backend: Backend) -> str:
-    return backend.hostname or backend.ip.replace(".", "-")
+    return backend.hostname or backend.ip.replace(".", "-").replace(":", "-")
 
 
 def _addresses(name: str, ips: Iterable[str], kind: str) -> tuple[RR, ...]:
@@ -192,24 +209,26 @@ class NameServer:
         own.know(lambda _ip: namespace, self._is_ready)
         return own
 
-    async def serve(self, address: str, port: int = 53) -> None:
-        """On an address of this network."""
-        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        datagrams.bind((address, port))
-        streams = socket.create_server((address, port))
-        await self.serve_on(datagrams, streams)
+    async def serve(self, addresses: Sequence[str], port: int = 53) -> None:
+        """On addresses of this network."""
+        await self.serve_on(*(sock for address in addresses for sock in bound(address, port)))
 
-    async def serve_on(self, datagrams: socket.socket, streams: socket.socket) -> None:
-        """On sockets of whatever network; they are closed at the end."""
+    async def serve_on(self, *sockets: socket.socket) -> None:
+        """On sockets of whatever network, for datagrams and streams; they are closed at the
+        end."""
         loop = asyncio.get_running_loop()
-        datagrams.setblocking(False)
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), sock=datagrams)
-        server = await asyncio.start_server(self._stream, sock=streams)
-        try:
-            async with server:
-                await server.serve_forever()
-        finally:
-            transport.close()
+        async with AsyncExitStack() as stack:
+            for sock in sockets:
+                sock.setblocking(False)
+                if sock.type is socket.SOCK_DGRAM:
+                    transport, _ = await loop.create_datagram_endpoint(
+                        lambda: _Udp(self), sock=sock
+                    )
+                    stack.callback(transport.close)
+                else:
+                    server = await asyncio.start_server(self._stream, sock=sock)
+                    await stack.enter_async_context(server)
+            await asyncio.Event().wait()
 
     def datagram(
         self, data: bytes, peer: tuple[str, int], reply: asyncio.DatagramTransport

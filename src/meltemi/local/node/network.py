@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
+from meltemi.local import ipv6
+from meltemi.local.ipv6 import SERVICES
 from meltemi.local.node import syscalls
 from meltemi.local.node.errors import NetworkFailed
 
@@ -29,19 +31,44 @@ class Subnet(msgspec.Struct, frozen=True):
     bridge: str = "meltemi0"
     pods: ipaddress.IPv4Network = ipaddress.IPv4Network("10.44.0.0/16")
     services: ipaddress.IPv4Network = ipaddress.IPv4Network("10.43.0.0/16")
+    has_ipv6: bool = False
+    """Pods have an IPv6 address, too."""
+    pods6: ipaddress.IPv6Network = ipaddress.IPv6Network("fd00:10:44::/64")
+    services6: ipaddress.IPv6Network = SERVICES
 
     @property
     def gateway(self) -> str:
         """The machine's own address among the pods: router and name server."""
         return str(self.pods[1])
 
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """The same of every family, IPv4 first."""
+        return (self.gateway, str(self.pods6[1])) if self.has_ipv6 else (self.gateway,)
+
+    def gateway_for(self, address: str) -> str:
+        """Of an address's family; empty where there is none."""
+        return next((g for g in self.gateways if (":" in g) == (":" in address)), "")
+
+    def addresses(self, ip: str) -> tuple[str, ...]:
+        """All of a pod: the other families' follow from its IPv4 address."""
+        if not self.has_ipv6:
+            return (ip,)
+        number = int(ipaddress.IPv4Address(ip)) - int(self.pods[0])
+        return ip, str(self.pods6[number])
+
 
 class Link(msgspec.Struct, frozen=True):
-    """A pod's connection: its namespace and address."""
+    """A pod's connection: its namespace and addresses."""
 
     namespace: str
     """Name under /run/netns."""
-    ip: str
+    ips: tuple[str, ...]
+    """IPv4 first; empty before there is any."""
+
+    @property
+    def ip(self) -> str:
+        return self.ips[0] if self.ips else ""
 
     @property
     def path(self) -> str:
@@ -92,6 +119,14 @@ class Network:
             # The machine itself reaches virtual addresses, too.
             f"route replace {self.subnet.services} dev {bridge}",
         )
+        if self.subnet.has_ipv6:
+            await _ip(
+                (),
+                f"addr add {self.subnet.gateways[1]}/{self.subnet.pods6.prefixlen} dev {bridge} "
+                "nodad",
+                f"route replace {self.subnet.services6} dev {bridge}",
+            )
+            await asyncio.to_thread(ipv6.forward, bridge)
         # The first namespace makes /run/netns a mount that others, the zygote's too, follow.
         await _ip((), f"netns add {bridge}-0", f"netns del {bridge}-0")
         await asyncio.to_thread(self._settings)
@@ -118,6 +153,7 @@ class Network:
         """A namespace for a pod, with loopback and eth0 up. Raises NetworkFailed."""
         self._count += 1
         number, ip = self._count, self._addresses.take()
+        ips = self.subnet.addresses(ip)
         name, veth = f"{self.subnet.bridge}-{number}", f"{self.subnet.bridge[:8]}v{number}"
         gateway = self.subnet.gateway
         try:
@@ -126,6 +162,8 @@ class Network:
                 (),
                 f"link add {veth} type veth peer name eth0 netns {name}",
                 f"link set {veth} master {self.subnet.bridge} up",
+                # A pod that reaches itself through a Service is sent back where it came from.
+                f"link set {veth} type bridge_slave hairpin on",
             )
             await _ip(
                 ("-n", name),
@@ -134,11 +172,22 @@ class Network:
                 "link set eth0 up",
                 f"route add {gateway} dev eth0",
                 f"route add default via {gateway}",
+                *self._ipv6_inside(ips[1:]),
             )
         except NetworkFailed:
             self._addresses.give_back(ip)
             raise
-        return Link(name, ip)
+        return Link(name, ips)
+
+    def _ipv6_inside(self, addresses: Iterable[str]) -> Iterable[str]:
+        """What a pod with an IPv6 address has; nobody else can have that address, so it is not
+        asked for first. ::6 is where Envoy calls the application from."""
+        for address in addresses:
+            gateway = self.subnet.gateway_for(address)
+            yield "addr add ::6/128 dev lo"
+            yield f"addr add {address}/128 dev eth0 nodad"
+            yield f"route add {gateway}/128 dev eth0"
+            yield f"route add ::/0 via {gateway}"
 
     async def disconnect(self, link: Link) -> None:
         """Remove a pod's namespace; its link goes with it."""
@@ -199,15 +248,21 @@ async def dial(path: str, port: int) -> tuple[asyncio.StreamReader, asyncio.Stre
         raise
 
 
-def bound_in(path: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """A datagram and a listening socket on the loopback of a namespace. Raises OSError."""
+def bound_in(path: str, address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A datagram and a listening socket at an address of a namespace. Raises OSError."""
+    return _inside(path, lambda: bound(address, port))
 
-    def make() -> tuple[socket.socket, socket.socket]:
-        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        datagrams.bind(("127.0.0.1", port))
-        return datagrams, socket.create_server(("127.0.0.1", port))
 
-    return _inside(path, make)
+def bound(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A datagram and a listening socket at an address of this network. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    datagrams = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        datagrams.bind((address, port))
+        return datagrams, socket.create_server((address, port), family=family)
+    except OSError:
+        datagrams.close()
+        raise
 
 
 def _socket_in(path: str) -> socket.socket:

@@ -55,7 +55,8 @@ class Worker:
         self._directory = machine.home.root / "pods" / meta.uid
         self._logs = machine.home.logs / "pods" / f"{meta.namespace}_{meta.name}_{meta.uid}"
         self._link: Link | None = None
-        self.ip = ""
+        self.ips: tuple[str, ...] = ()
+        """Its addresses, IPv4 first; none before it has a network."""
         self._started = pod.status.start_time or machine.stamp()
         self._is_stopped = False
         self._writing = asyncio.Lock()
@@ -87,7 +88,7 @@ class Worker:
 
     @property
     def _place(self) -> Place:
-        return Place(self._link or Link("", ""), self._directory)
+        return Place(self._link or Link("", ()), self._directory)
 
     @property
     def phase(self) -> str:
@@ -198,7 +199,7 @@ class Worker:
             changed=self._dirty.set,
             policy=policy,
             before=remembered(was, self._machine.stamp()) if was is not None else state,
-            ip=lambda: self.ip,
+            ip=lambda: next(iter(self.ips), ""),
         )
 
     def _states(self) -> dict[str, ContainerState]:
@@ -217,21 +218,21 @@ class Worker:
 
     async def _connect(self) -> None:
         if self.pod.spec.host_network:
-            self._link = Link("", self._machine.host_ip)
+            self._link = Link("", tuple(self._machine.host_ips))
         while self._link is None:
             try:
                 self._link = await self._machine.network.connect()
             except NetworkFailed as error:
                 self._warn("FailedCreatePodSandBox", str(error))
                 await asyncio.sleep(_RETRY)
-        self.ip = self._link.ip
+        self.ips = self._link.ips
         self._dirty.set()
 
     async def _prepare_volumes(self) -> None:
         self._volumes = Volumes(
             self._directory / "volumes",
             sources=Sources(self._machine.objects, self._tokens.get),
-            environment=environment_of(self._machine, self.pod, self.ip),
+            environment=environment_of(self._machine, self.pod, self.ips),
             owner=pod_owner(self._machine, self.pod),
             tmpfs=self._machine.spawner.tmpfs,
             claims=self._machine.claims.directory,
@@ -308,7 +309,7 @@ class Worker:
         what = image.program or " ".join((*image.command, *image.arguments)[:1]) or "the proxy"
         message = f'Container image "{container.image}" is {what} of this machine'
         self._machine.events.tell(self.pod, "Pulled", message, container=container.name)
-        env = environment_of(self._machine, self.pod, self.ip).of(container, image.env)
+        env = environment_of(self._machine, self.pod, self.ips).of(container, image.env)
         if image.is_proxy:
             self._sidecar = Sidecar(self._machine, self.pod, self._place, self._tokens)
             return await self._sidecar.start(container, env)
@@ -340,8 +341,8 @@ class Worker:
         for container in spec.containers:
             message = f"Stopping container {container.name}"
             self._machine.events.tell(self.pod, "Killing", message, container=container.name)
-        if self.ip and grace > _FORCED:
-            await self._machine.services.withdrawn(self.ip, _WITHDRAWN)
+        if self.ips and grace > _FORCED:
+            await self._machine.services.withdrawn(self.ips, _WITHDRAWN)
         if self._sidecar is not None:
             await self._sidecar.drain(is_alone=not spec.containers[1:], limit=grace)
         inits = [c for c in spec.init_containers if not c.is_sidecar]
@@ -387,8 +388,8 @@ class Worker:
 
     async def _write_present_status(self) -> None:
         facts = PodFacts(
-            ip=self.ip,
-            host_ip=self._machine.host_ip,
+            ips=self.ips,
+            host_ips=self._machine.host_ips,
             started=self._started,
             failure=self._failure,
             is_stopped=self._is_stopped,

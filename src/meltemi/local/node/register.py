@@ -77,7 +77,7 @@ def _status(machine: Machine, started: str, now: str) -> JsonObject:
         "capacity": capacity,
         "allocatable": capacity,
         "addresses": [
-            {"type": "InternalIP", "address": machine.host_ip},
+            *({"type": "InternalIP", "address": ip} for ip in machine.host_ips),
             {"type": "Hostname", "address": kernel.nodename},
         ],
         "conditions": [

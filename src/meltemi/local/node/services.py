@@ -39,6 +39,9 @@ class Virtual(msgspec.Struct, frozen=True, kw_only=True):
     uid: str = ""
     type: str = "ClusterIP"
     cluster_ip: str = ""
+    """The first of its addresses, `None` of a headless one."""
+    also: tuple[str, ...] = ()
+    """Its address of the other family."""
     external_name: str = ""
     ports: tuple[Port, ...] = ()
     backends: tuple[Backend, ...] = ()
@@ -59,6 +62,11 @@ class Virtual(msgspec.Struct, frozen=True, kw_only=True):
         return self.cluster_ip in ("", "None") and not self.external_name
 
     @property
+    def addresses(self) -> Sequence[str]:
+        """Its virtual addresses."""
+        return () if self.is_headless or self.external_name else (self.cluster_ip, *self.also)
+
+    @property
     def ready(self) -> Sequence[Backend]:
         """Endpoints that take traffic: the ready ones, else those that serve while they end."""
         if self.publishes_not_ready:
@@ -66,9 +74,12 @@ class Virtual(msgspec.Struct, frozen=True, kw_only=True):
         ready = [b for b in self.backends if b.is_ready]
         return ready or [b for b in self.backends if b.is_serving]
 
-    def targets(self, port: Port) -> Sequence[tuple[str, int]]:
-        """(address, port) of the endpoints that take a port's traffic, sorted."""
-        return sorted({(b.ip, b.ports[port.name]) for b in self.ready if port.name in b.ports})
+    def targets(self, port: Port, address: str = "") -> Sequence[tuple[str, int]]:
+        """(address, port) of the endpoints that take a port's traffic, sorted; of the family of
+        one of the Service's addresses, the first if none is named."""
+        is_six = ":" in (address or self.cluster_ip)
+        found = {(b.ip, b.ports[port.name]) for b in self.ready if port.name in b.ports}
+        return sorted(target for target in found if (":" in target[0]) == is_six)
 
 
 class _Part(msgspec.Struct, frozen=True, rename="camel"):
@@ -90,6 +101,7 @@ class _ServicePort(_Part, frozen=True):
 class _ServiceSpec(_Part, frozen=True):
     type: str = "ClusterIP"
     cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    cluster_ips: tuple[str, ...] = msgspec.field(default=(), name="clusterIPs")
     external_name: str = ""
     ports: tuple[_ServicePort, ...] = ()
     publish_not_ready_addresses: bool = False
@@ -172,11 +184,11 @@ class ServiceTable:
         """The kernel's rules are as the table is."""
         self._in_force.set()
 
-    async def withdrawn(self, ip: str, limit: float) -> None:
+    async def withdrawn(self, ips: Sequence[str], limit: float) -> None:
         """Return once no Service sends new connections to an address, or after `limit` seconds."""
         try:
             async with asyncio.timeout(limit):
-                while any(b.ip == ip and b.is_ready for s in self for b in s.backends
+                while any(b.ip in ips and b.is_ready for s in self for b in s.backends
                           if not s.publishes_not_ready):  # fmt: skip
                     await self.changed.wait()
                 await self._in_force.wait()
@@ -198,7 +210,7 @@ class ServiceTable:
             return
         found = _decode(event.raw, _Slice)
         owner = (event.key.namespace, found.metadata.labels.get(_SERVICE_NAME, ""))
-        if found.address_type == "IPv4":
+        if found.address_type in ("IPv4", "IPv6"):
             self._owner[event.key] = owner
             self._slices.setdefault(owner, {})[event.key.name] = _backends(found)
 
@@ -213,6 +225,7 @@ class ServiceTable:
             uid=service.metadata.uid,
             type=spec.type,
             cluster_ip="" if is_external else spec.cluster_ip,
+            also=() if is_external else spec.cluster_ips[1:],
             external_name=spec.external_name if is_external else "",
             ports=tuple(Port(p.name, p.port, p.protocol, p.node_port) for p in spec.ports),
             backends=tuple(b for name in sorted(slices) for b in slices[name]),

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class Sidecar:
             name=meta.name,
             uid=meta.uid,
             ip=self._place.link.ip,
+            also=self._place.link.ips[1:],
             node_name=self._machine.node_name,
             service_account=self._pod.spec.service_account_name,
             labels=meta.labels,
@@ -105,10 +107,15 @@ class Sidecar:
         """Answer the questions that the capture rules lead to the pod's own port 15053."""
         if self._names is not None:
             return
-        link = self._place.link
+        path = str(NAMESPACES / self._place.link.namespace)
+        sockets: list[socket.socket] = []
         try:
-            sockets = await asyncio.to_thread(bound_in, str(NAMESPACES / link.namespace), DNS_PORT)
+            for ip in self._place.link.ips:
+                loopback = "::1" if ":" in ip else "127.0.0.1"
+                sockets += await asyncio.to_thread(bound_in, path, loopback, DNS_PORT)
         except OSError as error:
+            for sock in sockets:
+                sock.close()
             raise BadPod(f"port {DNS_PORT} of the pod: {error.strerror}") from error
         server = self._machine.names.of_namespace(self._pod.metadata.namespace)
         self._names = asyncio.create_task(

@@ -1,6 +1,6 @@
 """A pod's status from what its containers do: pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -52,8 +52,9 @@ Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
 class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What of a status does not come from containers."""
 
-    ip: str
-    host_ip: str
+    ips: Sequence[str]
+    host_ips: Sequence[str]
+    """Of every family, IPv4 first."""
     started: str
     failure: tuple[str, str] | None = None
     """(reason, message) of a pod that ended as a whole, such as one whose deadline passed."""
@@ -131,8 +132,8 @@ def pod_status(
     phase = phase_of(pod, states, facts.failure, is_stopped=facts.is_stopped)
     status: JsonObject = {
         "phase": phase,
-        "hostIP": facts.host_ip,
-        "hostIPs": [{"ip": facts.host_ip}],
+        "hostIP": facts.host_ips[0],
+        "hostIPs": [{"ip": ip} for ip in facts.host_ips],
         "startTime": facts.started,
         "qosClass": quality(pod),
         "conditions": _conditions(pod, states, facts, phase, now),
@@ -144,9 +145,9 @@ def pod_status(
     ):
         if containers:
             status[field] = [_container(c, states[c.name]) for c in containers if c.name in states]
-    if facts.ip:
-        status["podIP"] = facts.ip
-        status["podIPs"] = [{"ip": facts.ip}]
+    if facts.ips:
+        status["podIP"] = facts.ips[0]
+        status["podIPs"] = [{"ip": ip} for ip in facts.ips]
     if facts.failure is not None:
         status["reason"], status["message"] = facts.failure
     return status
@@ -159,7 +160,7 @@ def _conditions(
     whole = _containers_ready(pod, states, phase)
     incomplete = f"containers with incomplete status: [{' '.join(waiting)}]" if waiting else ""
     wanted = [
-        ("PodReadyToStartContainers", (bool(facts.ip), "", "")),
+        ("PodReadyToStartContainers", (bool(facts.ips), "", "")),
         ("Initialized", (not waiting, "ContainersNotInitialized" if waiting else "", incomplete)),
         ("Ready", _gated(pod, whole)),
         ("ContainersReady", whole),

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from aiohttp import web
 
 from meltemi.local.images.programs.service import log_requests, serve
+from meltemi.local.images.programs.sockets import listening
 
 _LONGEST_DELAY = 120.0
 
@@ -70,7 +71,11 @@ class Echo:
         return ws
 
     async def _tcp(self, _: web.Application) -> AsyncIterator[None]:
-        servers = [await asyncio.start_server(_repeat, "0.0.0.0", p) for p in self._tcp_ports]
+        servers = [
+            await asyncio.start_server(_repeat, sock=sock)
+            for port in self._tcp_ports
+            for sock in listening(port)
+        ]
         yield
         for server in servers:
             server.close()

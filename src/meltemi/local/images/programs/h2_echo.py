@@ -18,6 +18,8 @@ import h2.events
 import h2.exceptions
 import msgspec
 
+from meltemi.local.images.programs.sockets import listening
+
 _PORT = 7070
 _HEALTH = "/grpc.health.v1.Health/"
 _SERVING = b"\x00\x00\x00\x00\x02\x08\x01"
@@ -183,8 +185,9 @@ async def _serve(ports: Sequence[int], env: Mapping[str, str]) -> None:
         loop.add_signal_handler(signal_number, stopping.set)
     connections: set[Connection] = set()
     servers = [
-        await loop.create_server(lambda: Connection(env, connections), "0.0.0.0", port)
+        await loop.create_server(lambda: Connection(env, connections), sock=sock)
         for port in ports
+        for sock in listening(port)
     ]
     print(f"HTTP/2 and gRPC on {', '.join(map(str, ports))}", flush=True)
     await stopping.wait()

@@ -51,8 +51,9 @@ def _open(options: argparse.Namespace) -> socket.socket:
             return sock.accept()[0]
     host, port = options.places[0], int(options.places[1])
     if options.u:
-        sock = socket.socket(socket.AF_INET, kind)
-        sock.connect((host, port))
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=kind)[0]
+        sock = socket.socket(family, kind)
+        sock.connect(address)
     else:
         sock = socket.create_connection((host, port), timeout=options.w)
     sock.settimeout(None)

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
 
+from meltemi.local.images.programs.sockets import BACKLOG, listening
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PROPAGATED = (
@@ -55,7 +57,8 @@ async def _serve(application: web.Application, ports: Sequence[int]) -> int:
     await runner.setup()
     try:
         for port in ports:
-            await web.TCPSite(runner, "0.0.0.0", port, backlog=512).start()
+            for sock in listening(port):
+                await web.SockSite(runner, sock, backlog=BACKLOG).start()
         print(f"listening on {', '.join(map(str, ports))}", flush=True)
         await stopping.wait()
     finally:

@@ -5,6 +5,8 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
+from meltemi.local.images.programs.sockets import listening
+
 _LONGEST_LINE = 1 << 20
 
 
@@ -35,6 +37,7 @@ async def _serve(ports: Sequence[int], prefix: bytes) -> None:
             writer.close()
 
     for port in ports:
-        await asyncio.start_server(connected, "0.0.0.0", port, limit=_LONGEST_LINE)
+        for sock in listening(port):
+            await asyncio.start_server(connected, sock=sock, limit=_LONGEST_LINE)
         print(f"listening on {port}, prefix: {prefix.decode().strip()}", flush=True)
     await stopping.wait()
