@@ -21,19 +21,30 @@ FRAMES = {"productpage": 1, "details": 1, "reviews": 3, "ratings": 1}
 """Versions that stand in each application's frame."""
 
 
-@pytest.fixture(scope="module")
-def seen(bookinfo: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Any:
+DANGLING = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: dangling}
+spec:
+  hosts: [dangling.example.com]
+  http: [{route: [{destination: {host: nowhere}}]}]
+"""
+
+
+def browse(mesh: Mesh, script: str, *argv: str) -> Any:
     """What a browser saw; without one the tests are skipped, but never in CI."""
     browser = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if browser is None or not (WEB / "node_modules").is_dir():
         if os.environ.get("CI") == "true":
             pytest.fail("CI needs chromium and web/node_modules: run `make setup` with CI=true")
         pytest.skip("needs chromium (WITH_BROWSER=1 make setup)")
-    pictures = tmp_path_factory.mktemp("pictures")
-    script = str(WEB / "e2e" / "graph.mjs")
-    argv = ("node", script, f"{bookinfo.console}/", str(pictures), str(EDGES))
-    result = bookinfo.run("env", f"CHROMIUM={browser}", *argv)
-    return json.loads(result)
+    program = ("node", str(WEB / "e2e" / script), f"{mesh.console}/", *argv)
+    return json.loads(mesh.run("env", f"CHROMIUM={browser}", *program))
+
+
+@pytest.fixture(scope="module")
+def seen(bookinfo: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return browse(bookinfo, "graph.mjs", str(tmp_path_factory.mktemp("pictures")), str(EDGES))
 
 
 def places(graph: Any) -> dict[str, tuple[int, int]]:
@@ -80,3 +91,14 @@ def test_the_first_load_is_small(seen: Any) -> None:
     assert seen["transferred"] <= BUDGET
     assert seen["overflow"] == 0
     assert all(Path(picture).stat().st_size > 10_000 for picture in seen["pictures"])
+
+
+def test_problems_are_listed_behind_the_chip(seen: Any, bookinfo: Mesh, tmp_path: Path) -> None:
+    bookinfo.apply(DANGLING, "virtualservice/dangling")
+    shown = browse(bookinfo, "problems.mjs", str(tmp_path))
+    bookinfo.kubectl("delete", "virtualservice", "dangling")
+    assert "1 problem" in shown["chip"]
+    for words in ("VirtualService dangling.default", "MSH0201", "no service has the host nowhere"):
+        assert words in shown["list"]
+    assert "spec.http[0].route[0].destination.host" in shown["list"]
+    assert shown["violations"] == []

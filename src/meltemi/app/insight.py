@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from meltemi.app.engine import Engine
@@ -15,9 +16,8 @@ from meltemi.base.clock import Clock
 from meltemi.console.api import Console, State
 from meltemi.console.facts import facts
 from meltemi.console.graph import graph
-from meltemi.console.types import Graph, GraphType, Mesh, NamespaceSummary
+from meltemi.console.types import Graph, GraphType, Mesh, NamespaceSummary, Problem
 from meltemi.simulate.analyze import complaints
-from meltemi.simulate.explain import Complaint
 from meltemi.telemetry.scrape import Scraper
 from meltemi.telemetry.store import Store
 from meltemi.telemetry.traffic import traffic
@@ -100,9 +100,10 @@ class Insight:
         app.router.add_get("/metrics", self._metrics)
         return app
 
-    def problems(self) -> tuple[Complaint, ...]:
+    def problems(self) -> tuple[Problem, ...]:
         """What is wrong with the objects, and what proxies refused."""
-        return complaints(self._engine.problems())
+        found = msgspec.to_builtins(complaints(self._engine.problems()))
+        return msgspec.convert(found, tuple[Problem, ...])
 
     def _graph(self, spaces: tuple[str, ...], seconds: float, graph_type: GraphType) -> Graph:
         end = self._store.latest or self._clock.now().timestamp()
@@ -134,7 +135,7 @@ class Insight:
             ),
             proxies=len(proxies),
             proxies_synced=sum(p.is_synced for p in proxies),
-            problems=len(self.problems()),
+            problems=len(self._engine.problems()),
             components={"control-plane": "healthy"},
         )
 
@@ -144,7 +145,7 @@ class Insight:
             "meltemi_proxies": ("gauge", len(proxies)),
             "meltemi_proxies_synced": ("gauge", sum(p.is_synced for p in proxies)),
             "meltemi_revision": ("counter", self._engine.graph.revision),
-            "meltemi_problems": ("gauge", len(self.problems())),
+            "meltemi_problems": ("gauge", len(self._engine.problems())),
             "meltemi_scrape_failures_total": ("counter", self._scraper.failures),
         }
         lines = [

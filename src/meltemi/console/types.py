@@ -7,6 +7,7 @@ import msgspec
 
 HealthStatus = Literal["healthy", "degraded", "failure", "not-ready", "unknown"]
 NodeKind = Literal["app", "workload", "service", "service-entry", "gateway", "unknown"]
+Severity = Literal["error", "warning", "info"]
 GraphType = Literal["versionedApp", "app", "workload", "service"]
 Protocol = Literal["http", "grpc", "tcp"]
 Badge = Literal[
@@ -139,3 +140,16 @@ class Mesh(View, frozen=True, kw_only=True):
     problems: int
     components: Mapping[str, str]
     """Component to `healthy` or `unhealthy`."""
+
+
+class Problem(View, frozen=True, kw_only=True):
+    """One of `/api/problems`: what is wrong with an object, the gravest first."""
+
+    code: str
+    severity: Severity
+    kind: str
+    namespace: str
+    name: str
+    path: str
+    """The field; empty for the object as a whole."""
+    message: str

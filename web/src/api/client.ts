@@ -1,4 +1,4 @@
-import type { Graph, GraphType, Mesh } from "./types";
+import type { Graph, GraphType, Mesh, Problem } from "./types";
 
 /** An answer that was not what was asked for; `message` is what the server said. */
 export class ApiError extends Error {
@@ -36,4 +36,8 @@ export function fetchGraph(query: GraphQuery, signal?: AbortSignal): Promise<Gra
 
 export function fetchMesh(signal?: AbortSignal): Promise<Mesh> {
   return get<Mesh>("/api/mesh", signal);
+}
+
+export function fetchProblems(signal?: AbortSignal): Promise<Problem[]> {
+  return get<Problem[]>("/api/problems", signal);
 }

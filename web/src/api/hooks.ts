@@ -1,6 +1,6 @@
 import { keepPreviousData, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
-import { fetchGraph, fetchMesh, type GraphQuery } from "./client";
+import { fetchGraph, fetchMesh, fetchProblems, type GraphQuery } from "./client";
 
 /** How often to ask when no events arrive. */
 const FALLBACK_MS = 5_000;
@@ -34,6 +34,15 @@ export function useMesh() {
   return useQuery({
     queryKey: ["mesh"],
     queryFn: ({ signal }) => fetchMesh(signal),
+    refetchInterval: FALLBACK_MS,
+  });
+}
+
+/** What is wrong with the mesh's objects, for as long as somebody looks. */
+export function useProblems() {
+  return useQuery({
+    queryKey: ["problems"],
+    queryFn: ({ signal }) => fetchProblems(signal),
     refetchInterval: FALLBACK_MS,
   });
 }

@@ -4,6 +4,8 @@ export type HealthStatus = "healthy" | "degraded" | "failure" | "not-ready" | "u
 
 export type NodeKind = "app" | "workload" | "service" | "service-entry" | "gateway" | "unknown";
 
+export type Severity = "error" | "warning" | "info";
+
 export type GraphType = "versionedApp" | "app" | "workload" | "service";
 
 export type Protocol = "http" | "grpc" | "tcp";
@@ -100,4 +102,14 @@ export interface Mesh {
   proxiesSynced: number;
   problems: number;
   components: Record<string, string>;
+}
+
+export interface Problem {
+  code: string;
+  severity: Severity;
+  kind: string;
+  namespace: string;
+  name: string;
+  path: string;
+  message: string;
 }

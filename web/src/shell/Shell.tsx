@@ -1,6 +1,5 @@
 import {
   Button,
-  Label,
   Masthead,
   MastheadBrand,
   MastheadContent,
@@ -19,15 +18,13 @@ import {
   Tooltip,
 } from "@patternfly/react-core";
 import BarsIcon from "@patternfly/react-icons/dist/esm/icons/bars-icon";
-import CheckCircleIcon from "@patternfly/react-icons/dist/esm/icons/check-circle-icon";
-import ExclamationTriangleIcon from "@patternfly/react-icons/dist/esm/icons/exclamation-triangle-icon";
 import MoonIcon from "@patternfly/react-icons/dist/esm/icons/moon-icon";
 import SunIcon from "@patternfly/react-icons/dist/esm/icons/sun-icon";
 import { Link, Outlet } from "@tanstack/react-router";
 import { useState } from "react";
-import { useMesh } from "../api/hooks";
 import { parseView } from "../pages/graph/view";
 import { setTheme, useTheme } from "../state/theme";
+import { MeshState } from "./MeshState";
 
 export function Shell() {
   const [open, setOpen] = useState(false);
@@ -98,35 +95,6 @@ function Top({ open, onToggle }: { open: boolean; onToggle: () => void }) {
         </Toolbar>
       </MastheadContent>
     </Masthead>
-  );
-}
-
-/** The mesh in one chip: how many proxies, and whether each has its configuration. */
-function MeshState() {
-  const { data, isError } = useMesh();
-  if (isError) {
-    return (
-      <Label color="red" icon={<ExclamationTriangleIcon />}>
-        The control plane does not answer
-      </Label>
-    );
-  }
-  if (data === undefined) return null;
-  const late = data.proxies - data.proxiesSynced;
-  const problems = data.problems;
-  const words = [
-    `${data.proxies} ${data.proxies === 1 ? "proxy" : "proxies"}`,
-    late === 0 ? "all in sync" : `${late} not in sync`,
-  ];
-  if (problems > 0) words.push(`${problems} configuration ${problems === 1 ? "problem" : "problems"}`);
-  const good = late === 0 && problems === 0;
-  return (
-    <Label
-      color={good ? "green" : "orange"}
-      icon={good ? <CheckCircleIcon /> : <ExclamationTriangleIcon />}
-    >
-      {words.join(", ")}
-    </Label>
   );
 }
 
