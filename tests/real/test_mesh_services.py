@@ -356,6 +356,98 @@ spec:
         shop.mesh.kubectl("delete", "sidecar", "closed", "-n", "shop")
 
 
+GUARDED = """
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: trusted, namespace: shop}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: reads-secrets, namespace: shop}
+rules: [{apiGroups: [""], resources: [secrets], verbs: [get, list, watch]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: reads-secrets, namespace: shop}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reads-secrets}
+subjects: [{kind: ServiceAccount, name: trusted, namespace: shop}]
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: guarded, namespace: shop}
+spec:
+  workloadSelector: {labels: {guarded: "yes"}}
+  ingress:
+  - port: {number: 8080, protocol: HTTP, name: http}
+    tls: {mode: SIMPLE, credentialName: guarded}
+"""
+GUARD = """
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: %(name)s, namespace: shop, labels: {app: %(name)s, guarded: "yes"}}
+spec:
+  serviceAccountName: %(account)s
+  containers: [{name: main, image: meltemi/echo, args: ["--port", "8080"]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: %(name)s, namespace: shop}
+spec: {selector: {app: %(name)s}, ports: [{name: http, port: 80, targetPort: 8080}]}
+"""
+
+
+def shown_by(address: str, authority: certificates.Authority) -> str:
+    """The names in the certificate of a pod's port 8080, as a client of the machine sees it;
+    empty: it speaks no TLS. It answers a request inside."""
+    context = ssl.create_default_context(cadata=authority.pem.decode())
+    try:
+        with (
+            socket.create_connection((address, 8080), timeout=10) as raw,
+            context.wrap_socket(raw, server_hostname="guarded.example.com") as sock,
+        ):
+            sock.sendall(b"GET / HTTP/1.1\r\nhost: guarded\r\n\r\n")
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+            names = (sock.getpeercert() or {}).get("subjectAltName", ())
+            return ",".join(str(name[1]) for name in names)
+    except (ssl.SSLError, ConnectionError):
+        return ""
+
+
+def test_a_sidecar_ends_tls_with_a_secret_that_its_account_may_read(shop: Shop) -> None:
+    authority = certificates.Authority()
+
+    def certify(serial: str) -> None:
+        signed = authority.sign("guarded.example.com", f"{serial}.example.com")
+        shop.mesh.apply(certificates.tls_secret("guarded", signed, namespace="shop"))
+
+    def until_shown(address: str, serial: str) -> None:
+        deadline = time.monotonic() + 30
+        while f"{serial}.example.com" not in shown_by(address, authority):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    certify("one")
+    pods = {"trusted": "trusted", "stranger": "default"}
+    guards = [GUARD % {"name": name, "account": account} for name, account in pods.items()]
+    shop.mesh.apply(GUARDED + "".join(guards), "sidecar/guarded.shop")
+    for name in pods:
+        shop.mesh.kubectl("wait", "-n", "shop", "--for=condition=Ready", f"pod/{name}",
+                          "--timeout=60s")  # fmt: skip
+    trusted, stranger = (
+        str(shop.mesh.kubectl("get", "pod", name, "-n", "shop", "-o", "jsonpath={.status.podIP}"))
+        for name in pods
+    )
+    until_shown(trusted, "one")
+    assert shown_by(stranger, authority) == ""
+    for name in pods:
+        assert "spiffe://" in shop.echoed(f"http://{name}/")["x-forwarded-client-cert"]
+    certify("two")
+    until_shown(trusted, "two")
+    assert shown_by(stranger, authority) == ""
+    shop.mesh.kubectl("delete", "sidecar", "guarded", "-n", "shop")
+
+
 class Member:
     """A command that `meltemi workload` runs."""
 

@@ -4,20 +4,26 @@ One real Envoy with the client's configuration, and an echo server whose certifi
 identity of the mesh and for `*.example.org`.
 """
 
+import asyncio
 import json
 import os
+import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import yaml
 
 from meltemi.base.keys import ObjectKey
+from meltemi.base.problems import Code
 from meltemi.protos import load
 from meltemi.proxy.envoy import envoy_path
 from meltemi.simulate.request import Request
 from meltemi.simulate.world import World, node_of
+from tests.certificates import Authority, Signed, tls_secret
 
 from .given import Given
 from .real.client import Answer
@@ -29,11 +35,16 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 Json = dict[str, Any]
+BOX = "10.44.0.9"
+NAME = "box.example.net"
 
 
 def mesh(*objects: Json) -> dict[ObjectKey, bytes]:
+    """A client, and a server behind a service."""
     given = Given()
-    given.add({"pods": {"client": {}}, "objects": list(objects)})
+    services = {"box": {"ports": {"http": 8080}}}
+    pods: Json = {"client": {}, "box": {"ip": BOX}}
+    given.add({"pods": pods, "services": services, "objects": list(objects)})
     found = {}
     for document in given.documents():
         meta = document["metadata"]
@@ -79,3 +90,97 @@ async def test_a_resolved_name_must_be_in_the_servers_certificate(lab: Lab) -> N
     trusting = wild("theirs", "*.example.net", tls | {"insecureSkipVerify": True})
     await lab.configure(mesh(*trusting), client, None)
     assert (await ask(lab, "a.example.net")).status == 200
+
+
+def secret(name: str, signed: Signed | None, authority: bytes = b"") -> Json:
+    found: Json = yaml.safe_load(tls_secret(name, signed, authority=authority, namespace="default"))
+    return found
+
+
+def ingress(tls: Json) -> Json:
+    """The box's sidecar ends TLS of strangers."""
+    port = {"number": 8080, "protocol": "HTTP", "name": "http"}
+    selector = {"labels": {"app": "box"}}
+    spec = {"workloadSelector": selector, "ingress": [{"port": port, "tls": tls}]}
+    return {"kind": "Sidecar", "metadata": {"name": "box"}, "spec": spec}
+
+
+async def serve(lab: Lab, *objects: Json) -> World:
+    """The box with its own proxy, the client with its own."""
+    raw = mesh(*objects)
+    world = World(raw)
+    nodes = [node_of(world.workload(name), "cluster.local") for name in ("client", "box")]
+    await lab.configure(raw, *nodes)
+    return world
+
+
+def stranger(authority: Authority, signed: Signed | None = None) -> ssl.SSLContext:
+    """A client that believes an authority, and perhaps shows a certificate."""
+    context = ssl.create_default_context(cadata=authority.pem.decode())
+    if signed is not None:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(signed.certificate + signed.key)
+            file.flush()
+            context.load_cert_chain(file.name)
+    return context
+
+
+async def test_a_sidecar_ends_tls_with_a_secret_that_rotates(lab: Lab) -> None:
+    authority = Authority()
+    tls = {"mode": "SIMPLE", "credentialName": "box"}
+    await serve(lab, ingress(tls), secret("box", authority.sign(NAME, "one.example.net")))
+    answer, names = await lab.secure(BOX, 8080, Request(NAME), stranger(authority))
+    assert answer.status == 200
+    assert "one.example.net" in names
+    plain = await lab.send(BOX, 8080, Request(NAME), captured=False)
+    assert plain.status == 0
+    assert (await lab.send("10.43.0.1", 8080, Request("box"))).status == 200
+    await serve(lab, ingress(tls), secret("box", authority.sign(NAME, "two.example.net")))
+    async with asyncio.timeout(10):
+        while "two.example.net" not in names:
+            answer, names = await lab.secure(BOX, 8080, Request(NAME), stranger(authority))
+            assert answer.status == 200
+
+
+async def test_a_sidecar_asks_strangers_for_a_certificate(lab: Lab) -> None:
+    authority, friends = Authority(), Authority("friends")
+    tls = {"mode": "MUTUAL", "credentialName": "box"}
+    both = secret("box", authority.sign(NAME), friends.pem)
+    await serve(lab, ingress(tls), both)
+    friend = stranger(authority, friends.sign("friend.example.net"))
+    answer, _ = await lab.secure(BOX, 8080, Request(NAME), friend)
+    assert answer.status == 200
+    for who in (stranger(authority), stranger(authority, authority.sign("foe.example.net"))):
+        try:
+            answer, _ = await lab.secure(BOX, 8080, Request(NAME), who)
+        except (ssl.SSLError, ConnectionError, EOFError):
+            continue
+        assert answer.status == 0
+
+
+async def test_without_its_secret_a_port_is_shut_to_strangers(lab: Lab) -> None:
+    world = await serve(lab, ingress({"mode": "SIMPLE", "credentialName": "box"}))
+    assert world.plan(world.workload("box")) is not None
+    (problem,) = world.problems()
+    assert (problem.code, problem.path) == (
+        Code.UNKNOWN_SECRET,
+        "spec.ingress[0].tls.credentialName",
+    )
+    assert (await lab.send(BOX, 8080, Request(NAME), captured=False)).status == 0
+    assert (await lab.send("10.43.0.1", 8080, Request("box"))).status == 200
+
+
+async def test_a_sidecar_shows_the_certificate_of_a_secret(lab: Lab) -> None:
+    """A rule with a workloadSelector; the server believes it, and is believed."""
+    signed = lab.certificate("spiffe://cluster.local/ns/far/sa/partner")
+    tls = {"mode": "MUTUAL", "credentialName": "partner", "sni": "a.example.org"}
+    entry, rule = wild("mine", "*.example.org", tls)
+    rule["spec"]["workloadSelector"] = {"matchLabels": {"app": "client"}}
+    partner = secret("partner", signed, lab.roots.read_bytes())
+    await serve(lab, entry, rule, partner)
+    said = json.loads((await ask(lab, "a.example.org")).body)
+    assert (said["tls"], said["peer"]) == (True, "spiffe://cluster.local/ns/far/sa/partner")
+    await serve(lab, entry, rule, secret("partner", signed, Authority().pem))
+    async with asyncio.timeout(10):
+        while (await ask(lab, "a.example.org")).status != 503:
+            pass

@@ -17,7 +17,7 @@ import grpc
 from aiohttp import web
 
 from meltemi.api.kinds import KINDS as ALL_KINDS
-from meltemi.app.access import ProxyAccess
+from meltemi.app.access import ProxyAccess, changed_within
 from meltemi.app.analysis_status import AnalysisStatus
 from meltemi.app.control import Control
 from meltemi.app.engine import Engine
@@ -120,6 +120,7 @@ class ControlPlane:
             on_disconnect=self._disconnected,
             on_demand=self.engine.demand,
             admit=self._access.admit,
+            admit_secrets=self._access.admit_secrets,
         )
         self._memory = Memory(client, self.engine, options.root_namespace)
         self._identity = ServerIdentity(lambda: self._authority, self._clock)
@@ -179,7 +180,12 @@ class ControlPlane:
             "grace of entries": EntryGrace(self.engine, self._client, self._clock).run(),
             "problems of objects": AnalysisStatus(self.engine, self._client, self._clock).run(),
             "status of ingresses": IngressStatus(self.engine, self._client).run(),
-            "access of proxies": self._access.run(self.engine.proxies.get, self.engine.connect),
+            "access of proxies": self._access.run(
+                self.engine.proxies.get,
+                self.engine.connect,
+                lambda: self.engine.compiled.plans.in_need,
+                lambda seconds: changed_within(self.engine.changed, seconds),
+            ),
         }
         tasks = [group.create_task(work, name=name) for name, work in background.items()]
         for informer in informers:

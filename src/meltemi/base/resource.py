@@ -81,8 +81,8 @@ class NodeInfo(msgspec.Struct, frozen=True):
     labels: Mapping[str, str] = {}
     metadata: Mapping[str, object] = {}
     reads_secrets: bool = False
-    """Never what the proxy says: it has proved its identity, whose service account may read the
-    Secrets of its namespace."""
+    """Never what the proxy says: its service account may read the Secrets of its namespace, and
+    it needs some. They are sent only to who proves to be that account."""
 
     @property
     def has_ipv6(self) -> bool:

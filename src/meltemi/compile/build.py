@@ -88,7 +88,7 @@ def compile_views(
     """Add the compiler to the graph. `demands`: the names that workloads have asked for."""
     asked = demands if demands is not None else graph.source("demands")
     plans = planning(graph, model, proxies, settings, asked)
-    mesh, planned, planner, leaving, passing, _, learned = plans
+    mesh, planned, planner, leaving, passing, _, learned, _ = plans
     kit = Kit(protos)
     sealer = Sealer(kit, planner)
     sealer.know(proxies)

@@ -1,4 +1,5 @@
-"""Secrets that DestinationRules name for TLS which a proxy originates: what is missing, and where.
+"""Secrets that DestinationRules name for TLS which a proxy originates: who needs them, what is
+missing, and where.
 
 A proxy reads Secrets of its own namespace only, so the same rule may work for one gateway and not
 for another; a cluster whose Secret does not come connects to nobody.
@@ -11,28 +12,56 @@ from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Outcome, Problem, Severity
 from meltemi.compile.plan.secrets import Secrets
 from meltemi.compile.planner import Planner
+from meltemi.compile.scope import ScopeKey
 from meltemi.compile.views import Variant, Views
 from meltemi.compile.visibility import Pair
-from meltemi.flow import Fetch, Graph
+from meltemi.flow import Fetch, Graph, Index, View
 from meltemi.model.build import Model
 from meltemi.model.policy import DestinationPolicy
 
+SECRETS_BY_SCOPE: Index[ScopeKey] = Index("scope", lambda scope: (scope,))
 
-def client_secrets(graph: Graph, model: Model, views: Views, planner: Planner) -> None:
-    """Add the view that reports them; its values say whether all is there."""
 
-    def check(fetch: Fetch, pair: Pair, variant: Variant) -> Mapping[Pair, Outcome[bool]]:
+def client_secrets(
+    graph: Graph, model: Model, views: Views, planner: Planner
+) -> View[Pair, ScopeKey]:
+    """Add the view that reports them; it has the services that need some, with the scope."""
+
+    def check(fetch: Fetch, pair: Pair, variant: Variant) -> Mapping[Pair, Outcome[ScopeKey]]:
         policy = fetch.get(model.policies, variant.policy) if variant.policy else None
         if policy is None or not variant.secrets:
             return {}
         problems = tuple(_problems(policy, planner.secrets_of(fetch, pair.scope)))
-        return {pair: Outcome(not problems, problems)}
+        return {pair: Outcome(pair.scope, problems)}
 
-    graph.derive(
+    return graph.derive(
         "secrets of clients",
         views.choices,
         check,
         reads=(model.policies, model.credentials, model.credential_faults),
+        indexes=(SECRETS_BY_SCOPE,),
+    )
+
+
+def in_need(
+    graph: Graph, model: Model, views: Views, clients: View[Pair, ScopeKey]
+) -> View[str, bool]:
+    """Add the view of the sidecars that need Secrets, as clients or for their own ports."""
+
+    def needs(fetch: Fetch, key: str, scope: ScopeKey) -> Mapping[str, Outcome[bool]]:
+        if scope.kind != "sidecar":
+            return {}
+        sidecar = fetch.get(model.sidecars, scope.sidecar) if scope.sidecar.name else None
+        serves = sidecar is not None and sidecar.names_secrets
+        if serves or fetch.by(clients, SECRETS_BY_SCOPE, scope):
+            return {key: Outcome(True)}
+        return {}
+
+    return graph.derive(
+        "sidecars in need of secrets",
+        views.scopes_of,
+        needs,
+        reads=(model.sidecars, clients),
     )
 
 

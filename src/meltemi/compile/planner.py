@@ -17,7 +17,7 @@ from meltemi.compile.plan.dynamic import dynamic_routes, with_dynamic_hosts
 from meltemi.compile.plan.hosts import virtual_host
 from meltemi.compile.plan.locality import grouped, preference
 from meltemi.compile.plan.routes import default_route, table_routes
-from meltemi.compile.plan.secrets import Secrets, Served, served
+from meltemi.compile.plan.secrets import Secrets, Served, secrets_in, served
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
 from meltemi.compile.settings import Mesh, MeshSettings
 from meltemi.compile.views import RouteVariant, Variant, Views
@@ -197,12 +197,8 @@ class Planner:
 
     def secrets_of(self, fetch: Fetch, scope: ScopeKey) -> Secrets:
         """What the proxies of a scope find in their namespace."""
-        return Secrets(
-            namespace=scope.namespace,
-            may_read=READS_SECRETS in scope.traits,
-            lookup=lambda key: fetch.get(self._model.credentials, key),
-            fault=lambda key: fetch.get(self._model.credential_faults, key),
-        )
+        may_read = READS_SECRETS in scope.traits
+        return secrets_in(fetch, self._model, scope.namespace, may_read=may_read)
 
     def served_secrets(self, fetch: Fetch, key: ObjectKey, credential: Credential) -> Served:
         return served(key, credential, lambda k: fetch.get(self._model.credentials, k))

@@ -15,7 +15,7 @@ from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir
 from meltemi.compile.claims import Outbound, outbound
-from meltemi.compile.client_secrets import client_secrets
+from meltemi.compile.client_secrets import client_secrets, in_need
 from meltemi.compile.demand.learn import Learning, learning
 from meltemi.compile.east_west import (
     EastWest,
@@ -45,6 +45,8 @@ class Planning(NamedTuple):
     east_west: EastWest
     proxies: View[str, NodeInfo]
     learned: Learning
+    in_need: View[str, bool]
+    """The sidecars that need Secrets."""
 
     def plan_of(self, node_id: str) -> ir.ProxyPlan | None:
         """What a connected proxy is sent, as of the last propagation; None: it is not connected."""
@@ -145,5 +147,5 @@ def planning(
     planner = Planner(model, planned, mesh)
     leaving = outbound(graph, model, planner, planned)
     passing = east_west(graph, model, planned)
-    client_secrets(graph, model, planned, planner)
-    return Planning(mesh, planned, planner, leaving, passing, proxies, learned)
+    needy = in_need(graph, model, planned, client_secrets(graph, model, planned, planner))
+    return Planning(mesh, planned, planner, leaving, passing, proxies, learned, needy)

@@ -46,9 +46,7 @@ class ScopeKey(NamedTuple):
 
 
 READS_SECRETS = "reads-secrets"
-"""The proxy has proved who it is, and may read the Secrets of its namespace."""
-CREDENTIALS = "@credentials"
-"""Stands among telling labels where sidecars too may need Secrets."""
+"""The account of the proxy may read the Secrets of its namespace."""
 ON_DEMAND = "on-demand"
 """The proxies learn what they use: `sidecar` is the workload's learned scope."""
 IPV6 = "ipv6"
@@ -106,7 +104,7 @@ def scope_of(
         labels = tuple(sorted(node.labels.items()))
         return ScopeKey("router", node.namespace, labels, tuple(_traits(node)), asked)
     labels = tuple(sorted((k, v) for k, v in node.labels.items() if k in telling))
-    own = ((READS_SECRETS, CREDENTIALS in telling and node.reads_secrets), (IPV6, node.has_ipv6))
+    own = ((READS_SECRETS, node.reads_secrets), (IPV6, node.has_ipv6))
     traits = tuple(trait for trait, holds in own if holds)
     scope = ScopeKey("sidecar", node.namespace, labels, traits, asked)
     return scope if sidecar is None else scope._replace(sidecar=sidecar.source)
@@ -137,9 +135,8 @@ def labels_of_table(table: RouteTable) -> frozenset[str]:
 
 
 def labels_of_policy(policy: DestinationPolicy) -> frozenset[str]:
-    """The labels by which a policy selects clients, and `CREDENTIALS` if it names Secrets."""
-    names = frozenset(policy.workload_selector or ())
-    return names | {CREDENTIALS} if names_secrets(policy) else names
+    """The labels by which a policy selects clients."""
+    return frozenset(policy.workload_selector or ())
 
 
 def names_secrets(policy: DestinationPolicy) -> bool:

@@ -20,6 +20,7 @@ from meltemi.compile.plan.clusters import Behind
 from meltemi.compile.plan.inbound import Subject
 from meltemi.compile.plan.inbound import inbound as plan_inbound
 from meltemi.compile.plan.locality import asked_of_clients
+from meltemi.compile.plan.secrets import secrets_in
 from meltemi.compile.scope import (
     ON_DEMAND,
     ScopeKey,
@@ -166,6 +167,8 @@ def views(
                 model.inbound_tls,
                 model.sidecars,
                 model.policies,
+                model.credentials,
+                model.credential_faults,
                 mesh.fields,
             ),
         ),
@@ -264,8 +267,14 @@ class _Planner:
         if tls is None:
             tls = InboundTls(where, Mode.PERMISSIVE, {}, None)
         services = fetch.by(self._model.services, SERVICE_BY_NAMESPACE, node.namespace)
+        secrets = secrets_in(fetch, self._model, node.namespace, may_read=node.reads_secrets)
         subject = Subject(
-            workload, services, tls, self._sidecar(fetch, node), self._pools(fetch, settings)
+            workload=workload,
+            services=services,
+            tls=tls,
+            sidecar=self._sidecar(fetch, node),
+            pools=self._pools(fetch, settings),
+            secrets=secrets,
         )
         planned = plan_inbound(subject, settings)
         return {key: Outcome(planned.inbound, planned.problems)}

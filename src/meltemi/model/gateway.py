@@ -54,6 +54,10 @@ class Terminate(msgspec.Struct, frozen=True, tag="terminate"):
     ciphers: tuple[str, ...] = ()
 
     @property
+    def names_secrets(self) -> bool:
+        return bool(self.credentials or self.authority)
+
+    @property
     def asks(self) -> bool:
         """Whether clients are checked against an authority of the gateway's own."""
         return self.check in (ClientCheck.REQUIRED, ClientCheck.OPTIONAL)

@@ -103,6 +103,11 @@ def _tls(tls: api.ServerTLSSettings) -> Tls:
             return Passthrough()
         case "AUTO_PASSTHROUGH":
             return AutoPassthrough()
+    return terminate(tls)
+
+
+def terminate(tls: api.ServerTLSSettings) -> Terminate:
+    """TLS that the proxy itself ends."""
     files = [(pair.server_certificate, pair.private_key) for pair in tls.tls_certificates]
     if tls.server_certificate:
         files = [(tls.server_certificate, tls.private_key)]

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from meltemi.api.networking import ConnectionPool, ServerTLSSettings
+from meltemi.api.networking import ConnectionPool
 from meltemi.base.keys import HostKey, ObjectKey
+from meltemi.model.gateway import Terminate
 from meltemi.model.hosts import hosts_overlap, matches_host
 from meltemi.model.route import Target
 from meltemi.model.service import Protocol
@@ -73,7 +74,8 @@ class Ingress(msgspec.Struct, frozen=True):
     captured: bool
     endpoint: str
     """`127.0.0.1:8080`, `0.0.0.0:8080`, `unix:///path`; empty: the port itself."""
-    tls: ServerTLSSettings | None
+    tls: Terminate | None
+    """For clients outside of the mesh."""
     pool: ConnectionPool | None
     path: str
 
@@ -97,3 +99,8 @@ class SidecarDef(msgspec.Struct, frozen=True):
     """For connections to the application, where `ingress` says none."""
     outside: OutsidePolicy | None
     """None: as the mesh says."""
+
+    @property
+    def names_secrets(self) -> bool:
+        """Whether some way in ends TLS with the certificates of a Secret."""
+        return any(way.tls is not None and way.tls.names_secrets for way in self.ingress)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from meltemi.api import sidecar as api
+from meltemi.model.gateways import terminate
 from meltemi.model.hosts import full_host
 from meltemi.model.protocols import protocol_of
 from meltemi.model.route import Target
@@ -80,7 +81,7 @@ def _ingress(ingress: api.IngressListener, path: str) -> Ingress:
         bind=ingress.bind,
         captured=ingress.capture_mode != "NONE",
         endpoint=ingress.default_endpoint,
-        tls=ingress.tls,
+        tls=terminate(ingress.tls) if ingress.tls is not None else None,
         pool=ingress.connection_pool,
         path=path,
     )

@@ -30,9 +30,9 @@ from meltemi.proxy.identity import Signer, Sleep, WorkloadIdentity
 from meltemi.proxy.keys import KeyPair
 from meltemi.proxy.local_http import LocalHttp
 from meltemi.proxy.messages import Codec
-from meltemi.proxy.relay import Relay, Target
 from meltemi.proxy.sds import SdsServer
-from meltemi.proxy.spec import CERTIFICATE, ROOTS, UNIX_PREFIX, Launch, ProxySpec
+from meltemi.proxy.spec import CERTIFICATE, ROOTS, Launch, ProxySpec
+from meltemi.proxy.upstream import Target, Upstream
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +64,14 @@ class Agent:
         ca_server_name: str = "",
         signer: Signer | None = None,
         sleep: Sleep = asyncio.sleep,
-        gateway_target: Target | None = None,
+        secrets_target: Target | None = None,
     ) -> None:
         """`ca_target`: `unix:PATH`, or `host:port` whose certificate `ca_roots` (PEM) prove.
 
-        `signer` replaces the gRPC client; `envoy` the installed binary. `gateway_target`: where
-        gateways reach the control plane by mutual TLS, whatever their spec says.
+        `signer` replaces the gRPC client; `envoy` the installed binary. `secrets_target`: where
+        the control plane hands out Secrets by mutual TLS; None: proxies get none.
         """
-        self._gateway_target = gateway_target
+        self._secrets_target = secrets_target
         self._clock = clock
         self._random = random or random_module.Random()
         self._sleep = sleep
@@ -105,14 +105,13 @@ class Agent:
         """
         key = WorkloadKey(spec.namespace, spec.name)
         await self.remove(*key)
-        relay = self._relay(spec)
-        if relay is not None:
-            spec = msgspec.structs.replace(spec, xds_target=f"{UNIX_PREFIX}{spec.xds_path}")
         launch = self._prepare(spec)
-        pod = self._new_pod(spec, relay)
+        target = self._secrets_target
+        upstream = Upstream(target) if target is not None else None
+        pod = self._new_pod(spec, upstream)
         async with AsyncExitStack() as stack:
-            if relay is not None:
-                await stack.enter_async_context(relay)
+            if upstream is not None:
+                await stack.enter_async_context(upstream)
             await stack.enter_async_context(pod.sds)
             await stack.enter_async_context(pod.http)
             pod.stack = stack.pop_all()
@@ -157,28 +156,25 @@ class Agent:
             path.write_bytes(config)
             # Names and labels only; Envoy may run as another user.
             path.chmod(0o644)
-            leftovers = (spec.sds_path, spec.agent_path, spec.admin_path, spec.xds_path)
+            leftovers = (spec.sds_path, spec.agent_path, spec.admin_path)
             for leftover in (*map(Path, leftovers), *path.parent.glob("app-*.sock")):
                 leftover.unlink(missing_ok=True)
         except OSError as e:
             raise BadSpec(f"directory {spec.directory}: {e.strerror}") from e
         return Launch(argv, {**spec.env, **_own_identity(spec)})
 
-    def _relay(self, spec: ProxySpec) -> Relay | None:
-        if self._gateway_target is None or spec.kind != "router":
-            return None
-        return Relay(spec.xds_path, self._gateway_target, name=f"{spec.name}.{spec.namespace}")
-
-    def _new_pod(self, spec: ProxySpec, relay: Relay | None) -> _Pod:
-        sds = SdsServer(spec.sds_path, self._codec, name=f"{spec.name}.{spec.namespace}")
+    def _new_pod(self, spec: ProxySpec, upstream: Upstream | None) -> _Pod:
+        name = f"{spec.name}.{spec.namespace}"
+        carry = upstream.carry if upstream is not None else None
+        sds = SdsServer(spec.sds_path, self._codec, name=name, carry=carry)
 
         def publish(certificate: Certificate, pair: KeyPair) -> None:
             chain, roots, codec = certificate.chain, certificate.roots, self._codec
             trusted = hashlib.blake2b(roots, digest_size=8).hexdigest()
             leaf = codec.certificate_secret(CERTIFICATE, certificate.serial, chain, pair.private)
             sds.publish((leaf, codec.roots_secret(ROOTS, trusted, roots)))
-            if relay is not None:
-                relay.renew(certificate, pair)
+            if upstream is not None:
+                upstream.renew(certificate, pair)
 
         identity = WorkloadIdentity(
             identity_of(spec),

@@ -25,8 +25,7 @@ from meltemi.proxy.spec import (
     ProxySpec,
 )
 from meltemi.proxy.stats import FLUSH_SECONDS, eviction_seconds, stats_config
-
-CONTROL_PLANE_NAME = "istiod.istio-system.svc"
+from meltemi.proxy.upstream import CONTROL_PLANE_NAME
 
 _TYPE = "type.googleapis.com/envoy.extensions"
 _SO_MARK = 36

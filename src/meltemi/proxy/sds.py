@@ -1,4 +1,5 @@
 """Hands certificates to one Envoy over a unix socket: SDS in both forms, from memory only.
+Secrets of Kubernetes are asked for elsewhere.
 
 A stream is a small state: what Envoy wants, and which version of it was sent. A new certificate
 wakes all streams; a rejected one is reported and not sent again until it changes.
@@ -7,7 +8,7 @@ wakes all streams; a rejected one is reported and not sent again until it change
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,10 +16,15 @@ import grpc
 import grpc.aio
 
 from meltemi.proxy.messages import BadMessage, Codec, SealedSecret, SecretRequest
+from meltemi.proxy.upstream import SERVICE, Context
 
 log = logging.getLogger(__name__)
 
-SERVICE = "envoy.service.secret.v3.SecretDiscoveryService"
+KUBERNETES = "kubernetes://"
+"""What names of Secrets begin with."""
+
+Carry = Callable[[str, AsyncIterator[bytes], Context], Awaitable[None]]
+"""(method, requests, context): passes a stream on to whom it is for."""
 
 
 class Session:
@@ -56,8 +62,9 @@ class Session:
 class SdsServer:
     """The SDS service of one proxy, on its own socket."""
 
-    def __init__(self, path: str, codec: Codec, *, name: str) -> None:
-        """`name` is the pod, for the log."""
+    def __init__(self, path: str, codec: Codec, *, name: str, carry: Carry | None = None) -> None:
+        """`name` is the pod, for the log. `carry` takes the streams that ask for Secrets."""
+        self._carry = carry
         self._path = path
         self._codec = codec
         self._name = name
@@ -93,27 +100,34 @@ class SdsServer:
         for wake in self._wakes:
             wake.set()
 
-    async def _stream(
-        self,
-        requests: AsyncIterator[bytes],
-        context: "grpc.aio.ServicerContext[bytes, bytes]",
-    ) -> None:
-        await self._serve(Session(delta=False), requests, context, delta=False)
+    async def _stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        await self._sort("StreamSecrets", requests, context, delta=False)
 
-    async def _delta(
-        self,
-        requests: AsyncIterator[bytes],
-        context: "grpc.aio.ServicerContext[bytes, bytes]",
+    async def _delta(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        await self._sort("DeltaSecrets", requests, context, delta=True)
+
+    async def _sort(
+        self, method: str, requests: AsyncIterator[bytes], context: Context, *, delta: bool
     ) -> None:
-        await self._serve(Session(delta=True), requests, context, delta=True)
+        """Envoy opens a stream for each secret: its first request says whose it is."""
+        try:
+            first = await anext(requests)
+        except StopAsyncIteration:
+            return
+        decode = self._codec.delta_request if delta else self._codec.request
+        try:
+            names = decode(first).names
+        except BadMessage as e:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(e))
+            return
+        everything = _joined(first, requests)
+        if self._carry is not None and any(name.startswith(KUBERNETES) for name in names):
+            await self._carry(method, everything, context)
+        else:
+            await self._serve(Session(delta=delta), everything, context, delta=delta)
 
     async def _serve(
-        self,
-        session: Session,
-        requests: AsyncIterator[bytes],
-        context: "grpc.aio.ServicerContext[bytes, bytes]",
-        *,
-        delta: bool,
+        self, session: Session, requests: AsyncIterator[bytes], context: Context, *, delta: bool
     ) -> None:
         encode = self._codec.delta_response if delta else self._codec.response
         decode = self._codec.delta_request if delta else self._codec.request
@@ -144,6 +158,12 @@ class SdsServer:
             self._wakes.discard(wake)
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for body in rest:
+        yield body
 
 
 def restrict(path: str) -> None:

@@ -58,11 +58,6 @@ class ProxySpec(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.directory}/sds.sock"
 
     @property
-    def xds_path(self) -> str:
-        """Where a gateway's Envoy reaches the control plane, through the agent."""
-        return f"{self.directory}/xds.sock"
-
-    @property
     def agent_path(self) -> str:
         return f"{self.directory}/agent.sock"
 

@@ -115,7 +115,7 @@ class World:
 
 
 def node_of(workload: Workload, domain: str) -> NodeInfo:
-    """What the proxy of a workload would say of itself; a gateway is taken to be one that may
+    """What the proxy of a workload would say of itself; its account is taken to be one that may
     read the Secrets of its namespace."""
     kind = "router" if workload.is_gateway else "sidecar"
     space, name = workload.key
@@ -130,7 +130,7 @@ def node_of(workload: Workload, domain: str) -> NodeInfo:
         domain=suffix,
         labels=workload.labels,
         metadata={**_LEARNED, "INSTANCE_IPS": addresses},
-        reads_secrets=workload.is_gateway,
+        reads_secrets=True,
     )
 
 

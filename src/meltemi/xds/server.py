@@ -12,10 +12,12 @@ from meltemi.xds.cache import Cache
 from meltemi.xds.messages import BadRequest, DeltaRequest, Request, parse, parse_delta
 from meltemi.xds.session import DeltaSession, Session, SotwSession
 from meltemi.xds.status import Status
+from meltemi.xds.subscription import CONFIGURATION, SECRETS
 
 log = logging.getLogger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+SECRET_SERVICE = "envoy.service.secret.v3.SecretDiscoveryService"
 OPTIONS = (
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 200_000),
@@ -43,7 +45,7 @@ Admit = Callable[[str, NodeInfo], Awaitable[NodeInfo | None]]
 
 
 class Discovery:
-    """Serves ADS in both forms. `ready` opens the door once everything has synced."""
+    """Serves ADS and SDS in both forms. `ready` opens the door once everything has synced."""
 
     def __init__(
         self,
@@ -54,9 +56,11 @@ class Discovery:
         on_disconnect: Callable[[str], None],
         on_demand: Callable[[str, Sequence[str]], bool] = lambda _node, _names: False,
         admit: Admit | None = None,
+        admit_secrets: Admit | None = None,
     ) -> None:
-        """Without `admit` every peer may speak for any node. `on_demand(node, names)`: a proxy
-        asks for virtual hosts that are not made yet."""
+        """Without `admit` every peer may speak for any node; without `admit_secrets` it is sent
+        Secrets, too. `on_demand(node, names)`: a proxy asks for virtual hosts that are not made
+        yet."""
         self.ready = asyncio.Event()
         self._cache = cache
         self._status = status
@@ -64,6 +68,7 @@ class Discovery:
         self._on_disconnect = on_disconnect
         self._on_demand = on_demand
         self._admit = admit
+        self._admit_secrets = admit_secrets
         self._open: dict[str, int] = {}
 
     def add_to(self, server: Any) -> None:
@@ -72,8 +77,16 @@ class Discovery:
             "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self.delta),
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self.stream),
         }
-        handler = grpc.method_handlers_generic_handler(SERVICE, handlers)
-        server.add_generic_rpc_handlers((handler,))
+        secrets = {
+            "DeltaSecrets": grpc.stream_stream_rpc_method_handler(self.delta_secrets),
+            "StreamSecrets": grpc.stream_stream_rpc_method_handler(self.stream_secrets),
+        }
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(SERVICE, handlers),
+                grpc.method_handlers_generic_handler(SECRET_SERVICE, secrets),
+            )
+        )
 
     async def delta(self, requests: AsyncIterator[bytes], context: Context) -> None:
         await self._serve(requests, context, parse_delta, DeltaSession)
@@ -81,12 +94,19 @@ class Discovery:
     async def stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
         await self._serve(requests, context, parse, SotwSession)
 
+    async def delta_secrets(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        await self._serve(requests, context, parse_delta, DeltaSession, SECRETS)
+
+    async def stream_secrets(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        await self._serve(requests, context, parse, SotwSession, SECRETS)
+
     async def _serve(
         self,
         requests: AsyncIterator[bytes],
         context: Context,
         read: Callable[[bytes], DeltaRequest | Request],
         form: type[DeltaSession] | type[SotwSession],
+        serves: frozenset[str] = CONFIGURATION,
     ) -> None:
         try:
             # A proxy that is told to come back waits longer than our start takes.
@@ -104,10 +124,15 @@ class Discovery:
             log.warning("refused a stream of %s: %s", context.peer(), error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             return
-        node = await self._admitted(context, first.node)
+        admit = self._admit_secrets if serves == SECRETS else self._admit
+        node = await _admitted(admit, context, first.node)
         wake = asyncio.Event()
         session = form(
-            node.id, self._cache, wake.set, lambda names: self._on_demand(node.id, names)
+            node.id,
+            self._cache,
+            wake.set,
+            lambda names: self._on_demand(node.id, names),
+            serves=serves,
         )
         self._arrive(session, node)
         try:
@@ -115,35 +140,40 @@ class Discovery:
         finally:
             self._leave(session)
 
-    async def _admitted(self, context: Context, claimed: NodeInfo) -> NodeInfo:
-        """The node as we know it, or the end of the stream."""
-        if self._admit is None:
-            return claimed
-        try:
-            node = await self._admit(context.peer(), claimed)
-        except NotNow as error:
-            log.warning("%s must come again: %s", claimed.id, error)
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-            raise
-        if node is None:
-            log.warning("refused %s: its certificate is not for %s", context.peer(), claimed.id)
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not this node's identity")
-            raise NotNow("refused")
-        return node
-
     def _arrive(self, session: Session, node: NodeInfo) -> None:
         self._cache.open(session)
         self._status.add(session)
+        if session.serves == SECRETS:
+            return
         self._open[node.id] = self._open.get(node.id, 0) + 1
         self._on_connect(node)
 
     def _leave(self, session: Session) -> None:
         self._cache.close(session)
         self._status.remove(session)
+        if session.serves == SECRETS:
+            return
         self._open[session.node_id] -= 1
         if not self._open[session.node_id]:
             del self._open[session.node_id]
             self._on_disconnect(session.node_id)
+
+
+async def _admitted(admit: Admit | None, context: Context, claimed: NodeInfo) -> NodeInfo:
+    """The node as we know it, or the end of the stream."""
+    if admit is None:
+        return claimed
+    try:
+        node = await admit(context.peer(), claimed)
+    except NotNow as error:
+        log.warning("%s must come again: %s", claimed.id, error)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        raise
+    if node is None:
+        log.warning("refused %s: it may not speak for %s", context.peer(), claimed.id)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not this node's identity")
+        raise NotNow("refused")
+    return node
 
 
 async def _converse(

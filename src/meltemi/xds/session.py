@@ -18,7 +18,14 @@ from meltemi.xds.messages import (
     versions_of,
 )
 from meltemi.xds.order import Order
-from meltemi.xds.subscription import CLIENTS, ORDER, WILDCARD_TYPES, Rejection, Subscription
+from meltemi.xds.subscription import (
+    CLIENTS,
+    CONFIGURATION,
+    ORDER,
+    WILDCARD_TYPES,
+    Rejection,
+    Subscription,
+)
 
 __all__ = ["DeltaSession", "Rejection", "Session", "SotwSession", "Subscription"]
 
@@ -32,10 +39,13 @@ class Session:
         cache: Cache,
         wake_up: Callable[[], None],
         demand: Callable[[Sequence[str]], bool] = lambda _names: False,
+        *,
+        serves: frozenset[str] = CONFIGURATION,
     ) -> None:
         """`demand(names)`: the proxy needs virtual hosts that nobody has made yet; it answers
-        whether they will be."""
+        whether they will be. `serves`: the types it answers for; of others it says nothing."""
         self._demand = demand
+        self.serves = serves
         self._node = node_id
         self._cache = cache
         self._wake_up = wake_up
@@ -335,7 +345,7 @@ class DeltaSession(Session):
     def on_request(self, request: DeltaRequest) -> None:
         found = self.types.get(request.type_url)
         if found is None:
-            if request.type_url not in ORDER:
+            if request.type_url not in self.serves:
                 return
             found = self.types[request.type_url] = Subscription()
             self._begin(found, request)
@@ -389,7 +399,7 @@ class SotwSession(Session):
     def on_request(self, request: Request) -> None:
         found = self.types.get(request.type_url)
         if found is None:
-            if request.type_url not in ORDER:
+            if request.type_url not in self.serves:
                 return
             found = self.types[request.type_url] = Subscription()
             found.wildcard = not request.names and request.type_url in WILDCARD_TYPES

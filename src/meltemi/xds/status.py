@@ -10,6 +10,7 @@ from meltemi.base.problems import Code, Problem, Severity
 from meltemi.base.resource import CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE
 from meltemi.xds.cache import Cache
 from meltemi.xds.session import Rejection, Session, Subscription
+from meltemi.xds.subscription import CONFIGURATION
 
 SYNCED, STALE, NOT_SENT = "SYNCED", "STALE", "NOT SENT"
 _COLUMNS = {"cds": CLUSTER, "lds": LISTENER, "rds": ROUTE, "eds": ENDPOINT, "ecds": EXTENSION}
@@ -91,7 +92,7 @@ class Status:
             await wait.done.wait()
         finally:
             self._waits.discard(wait)
-        return len(self._sessions)
+        return sum(_is_proxy(s) for s in self._sessions)
 
     def late(self, revision: int) -> Sequence[str]:
         """The proxies that have not acknowledged a revision, with what they lack."""
@@ -105,7 +106,8 @@ class Status:
 
     def proxies(self) -> Sequence[ProxyStatus]:
         """Every connected proxy, by name."""
-        return sorted((_status(s) for s in self._sessions), key=lambda status: status.proxy)
+        found = (_status(s) for s in self._sessions if _is_proxy(s))
+        return sorted(found, key=lambda status: status.proxy)
 
     def problems(self) -> Sequence[Problem]:
         """What proxies refuse, each once: of users' patches, however many proxies refuse it; of
@@ -119,8 +121,17 @@ class Status:
 
     def rejections(self) -> Mapping[str, Iterable[Rejection]]:
         """What proxies refuse, by node id."""
-        found = {s.node_id: tuple(s.rejections()) for s in self._sessions}
-        return {node: rejections for node, rejections in found.items() if rejections}
+        found: dict[str, tuple[Rejection, ...]] = {}
+        for session in self._sessions:
+            rejections = tuple(session.rejections())
+            if rejections:
+                found[session.node_id] = (*found.get(session.node_id, ()), *rejections)
+        return found
+
+
+def _is_proxy(session: Session) -> bool:
+    """A proxy has one conversation about its configuration; others are about single Secrets."""
+    return session.serves == CONFIGURATION
 
 
 def _refused(node_id: str, rejection: Rejection) -> Iterable[Problem]:

@@ -19,6 +19,9 @@ from meltemi.base.resource import (
 
 ORDER = (CLUSTER, ENDPOINT, EXTENSION, LISTENER, ROUTE, VIRTUAL_HOST, SECRET)
 """What is needed first goes first."""
+SECRETS = frozenset((SECRET,))
+CONFIGURATION = frozenset(ORDER) - SECRETS
+"""Keys go another way than configuration: to who has proved that it may have them."""
 WILDCARD_TYPES = frozenset((CLUSTER, LISTENER))
 CLIENTS = (LISTENER, ROUTE, VIRTUAL_HOST)
 """What names clusters: sent after them, and before they go."""

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -15,11 +16,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote
 
+import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from meltemi.base.identity import Identity
+from meltemi.base.identity import Identity, identity_from_uri
 from meltemi.base.redacted import Redacted
 from meltemi.base.resource import NodeInfo
 from meltemi.ca import sign
@@ -29,9 +31,11 @@ from meltemi.proxy.envoy import envoy_argv, envoy_path
 from meltemi.proxy.messages import Codec
 from meltemi.proxy.sds import SdsServer
 from meltemi.proxy.spec import CERTIFICATE, ROOTS, ProxySpec
+from meltemi.proxy.upstream import SERVICE
 from meltemi.simulate.request import Request, Speaks
 from meltemi.simulate.trace import Trace
 from meltemi.simulate.world import Raw
+from tests.certificates import Signed
 
 from . import client, echo, names, networks
 from .client import Answer
@@ -81,7 +85,7 @@ class Lab:
         self._here, self._there = networks.joined()
         self._stack.callback(self._here.close)
         self._stack.callback(self._there.close)
-        authority = self._authority()
+        authority = self._authority = self._new_authority()
         server = await self._plane.serve(str(self._directory / "ads.sock"))
         self._stack.push_async_callback(server.stop, None)
         for how in ("plain", "tls", "mutual"):
@@ -170,9 +174,11 @@ class Lab:
             raise
         return sock
 
-    async def send(self, address: str, port: int, request: Request) -> Answer:
+    async def send(
+        self, address: str, port: int, request: Request, *, captured: bool = True
+    ) -> Answer:
         """One HTTP request from the client's pod to an address of the mesh."""
-        sock = await self.connect(address, port)
+        sock = await self.connect(address, port, captured=captured)
         reader, writer = await asyncio.open_connection(sock=sock)
         try:
             return await client.http(reader, writer, request, sock.getsockname()[1])
@@ -241,7 +247,30 @@ class Lab:
         finally:
             writer.close()
 
-    def _authority(self) -> sign.Authority:
+    def certificate(self, *names: str) -> Signed:
+        """A certificate that the echo server believes, for DNS names and SPIFFE URIs."""
+        uris = [identity_from_uri(name) for name in names if "://" in name]
+        hosts = [name for name in names if "://" not in name]
+        return Signed(*_pair(self._authority, uris, hosts))
+
+    async def secure(
+        self, address: str, port: int, request: Request, context: ssl.SSLContext
+    ) -> tuple[Answer, str]:
+        """One request in TLS of its own to a pod, from a client without a proxy, with the DNS
+        names that the server showed. Raises ssl.SSLError, ConnectionError."""
+        sock = self._here.socket(marked=True)
+        await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        reader, writer = await asyncio.open_connection(
+            sock=sock, ssl=context, server_hostname=request.authority
+        )
+        try:
+            shown = writer.get_extra_info("peercert") or {}
+            names = ",".join(name for _, name in shown.get("subjectAltName", ()))
+            return await client.http(reader, writer, request, sock.getsockname()[1]), names
+        finally:
+            writer.close()
+
+    def _new_authority(self) -> sign.Authority:
         """A root, and the echo server's certificate for every identity there is."""
         key = ec.generate_private_key(ec.SECP256R1())
         authority = sign.self_signed(key, "cluster.local", now=_now(), serial=1)
@@ -296,7 +325,9 @@ class Lab:
         config["typed_dns_resolver_config"] = names.RESOLVER
         Path(spec.bootstrap_path).write_text(json.dumps(config))
         codec = Codec()
-        sds = await self._stack.enter_async_context(SdsServer(spec.sds_path, codec, name=role))
+        sds = await self._stack.enter_async_context(
+            SdsServer(spec.sds_path, codec, name=role, carry=self._carry)
+        )
         chain, key = _pair(authority, identities)
         sds.publish(
             [
@@ -308,6 +339,13 @@ class Lab:
         argv[argv.index("--drain-time-s") + 1] = "1"
         self._processes[role] = self._run(role, network, argv)
         return str(config["node"]["id"])
+
+    async def _carry(self, method: str, requests: Any, context: Any) -> None:
+        """As the agent does, but to a control plane that believes whoever asks."""
+        async with grpc.aio.insecure_channel(f"unix:{self._directory / 'ads.sock'}") as channel:
+            call = channel.stream_stream(f"/{SERVICE}/{method}")(requests)
+            async for body in call:
+                await context.write(body)
 
     def _run(self, name: str, network: networks.Network, argv: Sequence[str]) -> int:
         log = os.open(self._directory / f"{name}.out", os.O_CREAT | os.O_WRONLY | os.O_APPEND)

@@ -106,7 +106,6 @@ outboundTrafficPolicy: {mode: REGISTRY_ONLY, egressProxy: {host: ""}}
             "spec.ingress[1].port",
             "spec.ingress[1].port.protocol",
             "spec.ingress[1].tls.mode",
-            "spec.ingress[1].tls",
             "spec.egress[0]",
             "spec.egress[1].port.number",
             "spec.egress[1].hosts[0]",
@@ -141,8 +140,7 @@ endpoints: [{address: 10.0.0.1, network: far}]
         """
 ingress:
 - port: {number: 80, protocol: HTTP, targetPort: 81}
-  tls: {mode: SIMPLE, credentialName: a, credentialNames: [b], caCertCredentialName: c,
-        httpsRedirect: true}
+  tls: {mode: SIMPLE, credentialName: a, httpsRedirect: true}
   connectionPool:
     http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true, maxConcurrentStreams: 3,
            http2KeepAlive: {interval: 1s, timeout: 1s}}
@@ -151,9 +149,6 @@ outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}
 """,
         {
             "spec.ingress[0].port.targetPort",
-            "spec.ingress[0].tls.credentialName",
-            "spec.ingress[0].tls.credentialNames",
-            "spec.ingress[0].tls.caCertCredentialName",
             "spec.ingress[0].tls.httpsRedirect",
             "spec.ingress[0].connectionPool.http.h2UpgradePolicy",
             "spec.ingress[0].connectionPool.http.useClientProtocol",

@@ -254,7 +254,7 @@ def test_https_has_a_chain_and_routes_of_its_own(front: Front) -> None:
     assert common["alpn_protocols"] == ["h2", "http/1.1"]
     (certificate,) = common["tls_certificate_sds_secret_configs"]
     assert certificate["name"] == "kubernetes://shop"
-    assert "ads" in certificate["sds_config"]
+    assert "sds-grpc" in str(certificate["sds_config"])
     manager = chain["filters"][0]["typed_config"]
     assert manager["rds"]["route_config_name"] == "https.443.https.web.default"
     assert manager["use_remote_address"] is True

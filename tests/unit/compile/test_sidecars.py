@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from tests.certificates import Authority, tls_secret
 
-from meltemi.base.resource import CLUSTER, LISTENER, ROUTE
+from meltemi.base.problems import Code
+from meltemi.base.resource import CLUSTER, LISTENER, ROUTE, SECRET
 
 from .conftest import SHOP, Mesh, endpoints, pod, service
 from .test_compile import accepted, static_bootstrap
@@ -366,6 +370,9 @@ def test_an_ingress_limits_its_connections(mesh: Mesh, client: str) -> None:
     assert {tcp_of(c)["max_downstream_connection_duration"] for c in raw} == {"60s"}
 
 
+SPKI, HASH = "A" * 43 + "=", "ab" * 32
+
+
 def test_ingress_tls_says_all_of_it(mesh: Mesh, client: str) -> None:
     mesh.apply(
         sidecar(
@@ -380,12 +387,12 @@ def test_ingress_tls_says_all_of_it(mesh: Mesh, client: str) -> None:
       - {serverCertificate: /b.pem, privateKey: /b.key}
       caCrl: /revoked.pem
       subjectAltNames: [friend.example.com]
-      verifyCertificateSpki: [c3BraQ==]
-      verifyCertificateHash: [aa]
+      verifyCertificateSpki: [{spki}]
+      verifyCertificateHash: [{hash}]
       minProtocolVersion: TLSV1_2
       maxProtocolVersion: TLSV1_2
       cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256]
-""",
+""".replace("{spki}", SPKI).replace("{hash}", HASH),
         )
     )
     chains = mesh.sees(client, LISTENER)["virtualInbound"]["filter_chains"]
@@ -406,12 +413,46 @@ def test_ingress_tls_says_all_of_it(mesh: Mesh, client: str) -> None:
     trust = common["validation_context"]
     assert trust["trusted_ca"]["filename"] == "/authority.pem"
     assert trust["crl"]["filename"] == "/revoked.pem"
-    assert trust["verify_certificate_spki"] == ["c3BraQ=="]
-    assert trust["verify_certificate_hash"] == ["aa"]
+    assert trust["verify_certificate_spki"] == [SPKI]
+    assert trust["verify_certificate_hash"] == [HASH]
     assert "friend.example.com" in str(trust["match_typed_subject_alt_names"])
     assert not [
         m for m in matches_of(mesh, client, 9080) if m.get("transport_protocol") == "raw_buffer"
     ]
+
+
+def test_ingress_takes_certificates_of_secrets(mesh: Mesh, client: str) -> None:
+    """The agent hands them out, once the account may read them."""
+    authority = Authority()
+    keys = {"ec": None, "rsa": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
+    for name, key in keys.items():
+        signed = authority.sign("box.example.com", key=key)
+        mesh.apply(tls_secret(name, signed, namespace="default"))
+    mesh.apply(tls_secret("friends", None, authority=authority.pem, namespace="default"))
+    port = "{number: 9080, protocol: HTTP, name: http}"
+    tls = "{mode: MUTUAL, credentialNames: [ec, rsa], caCertCredentialName: friends}"
+    mesh.apply(sidecar("in", f"{{ingress: [{{port: {port}, tls: {tls}}}]}}"))
+    assert set(mesh.compiled.plans.in_need) == {client}
+    problems = [p for p in mesh.graph.problems() if p.code is Code.UNKNOWN_SECRET]
+    assert {p.path for p in problems} == {"spec.ingress[0].tls.credentialName"}
+    assert "service account" in problems[0].message
+    own = {"destination_port": 9080, "transport_protocol": "tls"}
+    assert own not in matches_of(mesh, client, 9080)
+    assert not [m for m in matches_of(mesh, client, 9080) if not m.get("server_names")]
+    node = mesh.proxies.get(client)
+    assert node is not None
+    mesh.proxies.set(client, msgspec.structs.replace(node, reads_secrets=True))
+    mesh.propagate()
+    chains = mesh.sees(client, LISTENER)["virtualInbound"]["filter_chains"]
+    (chain,) = [c for c in chains if c.get("filter_chain_match") == own]
+    common = chain["transport_socket"]["typed_config"]["common_tls_context"]
+    shown = [s["name"] for s in common["tls_certificate_sds_secret_configs"]]
+    assert shown == ["kubernetes://ec", "kubernetes://rsa"]
+    trust = common["combined_validation_context"]["validation_context_sds_secret_config"]
+    assert trust["name"] == "kubernetes://friends-cacert"
+    assert "sds-grpc" in str(trust)
+    assert set(shown) <= mesh.resources(client, SECRET).keys()
+    mesh.graph.verify()
 
 
 def test_a_port_of_ingress_may_be_named_for_its_protocol(mesh: Mesh, client: str) -> None:

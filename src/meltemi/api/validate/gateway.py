@@ -122,11 +122,11 @@ def _server_tls(server: net.Server, path: str) -> Iterator[Finding]:
         if not tls.https_redirect:
             yield path, f"protocol {protocol} is plaintext: use HTTPS or TLS, or remove tls"
         return
-    yield from _certificates(tls, path)
-    yield from _parameters(tls, path)
+    yield from certificates(tls, path)
+    yield from parameters(tls, path)
 
 
-def _certificates(tls: net.ServerTLSSettings, path: str) -> Iterator[Finding]:
+def certificates(tls: net.ServerTLSSettings, path: str) -> Iterator[Finding]:
     single = bool(tls.server_certificate or tls.private_key)
     given = [
         name
@@ -182,7 +182,7 @@ def _lists(tls: net.ServerTLSSettings, path: str) -> Iterator[Finding]:
             yield f"{path}.tlsCertificates[{i}]", "serverCertificate and privateKey are needed"
 
 
-def _parameters(tls: net.ServerTLSSettings, path: str) -> Iterator[Finding]:
+def parameters(tls: net.ServerTLSSettings, path: str) -> Iterator[Finding]:
     for name, version in (
         ("minProtocolVersion", tls.min_protocol_version),
         ("maxProtocolVersion", tls.max_protocol_version),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from meltemi.api import sidecar as api
 from meltemi.api.networking import ConnectionPool
 from meltemi.api.validate import words
+from meltemi.api.validate.gateway import certificates, parameters
 from meltemi.api.validate.service_entry import PROTOCOLS
 from meltemi.api.validate.words import Finding
 
@@ -63,17 +64,6 @@ def _ignored_tls(ingress: api.IngressListener, path: str) -> Iterator[Finding]:
     tls = ingress.tls
     if tls is None:
         return
-    given = {
-        "credentialName": bool(tls.credential_name),
-        "credentialNames": bool(tls.credential_names),
-        "caCertCredentialName": bool(tls.ca_cert_credential_name),
-    }
-    for name, is_given in given.items():
-        if is_given:
-            reason = (
-                "a sidecar takes its certificate from files: name serverCertificate, privateKey"
-            )
-            yield f"{path}.{name}", reason
     if tls.https_redirect:
         yield f"{path}.httpsRedirect", "only gateways redirect"
 
@@ -131,9 +121,9 @@ def _ingress(ingress: api.IngressListener, path: str) -> Iterator[Finding]:
         return
     if tls.mode not in ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"):
         yield f"{path}.tls.mode", "must be SIMPLE, MUTUAL or OPTIONAL_MUTUAL on a sidecar"
-    own = tls.tls_certificates or (tls.server_certificate and tls.private_key)
-    if not (own or tls.credential_name or tls.credential_names):
-        yield f"{path}.tls", "needs serverCertificate and privateKey, or credentialName"
+        return
+    yield from certificates(tls, f"{path}.tls")
+    yield from parameters(tls, f"{path}.tls")
 
 
 def _endpoint(endpoint: str, path: str) -> Iterator[Finding]:

@@ -64,7 +64,7 @@ def _parameters(target: Any, plan: ir.ServerTls) -> None:
 
 def _own_certificates(common: Any, plan: ir.ServerTls) -> None:
     for name in plan.credentials:
-        _ads_secret(common.tls_certificate_sds_secret_configs.add(), name)
+        _secret(common.tls_certificate_sds_secret_configs.add(), name)
     for chain, key in plan.files:
         pair = common.tls_certificates.add()
         pair.certificate_chain.filename, pair.private_key.filename = chain, key
@@ -74,7 +74,7 @@ def _authority(common: Any, plan: ir.ServerTls) -> None:
     """Who signed a client's certificate, and what else it must say."""
     if plan.authority:
         combined = common.combined_validation_context
-        _ads_secret(combined.validation_context_sds_secret_config, plan.authority)
+        _secret(combined.validation_context_sds_secret_config, plan.authority)
         validation = combined.default_validation_context
         validation.SetInParent()
     else:
@@ -148,7 +148,8 @@ def _mesh_secrets(common: Any) -> None:
 
 
 def _secret(target: Any, name: str) -> None:
-    """A secret of the agent: the same source as the bootstrap's, so that Envoy asks once."""
+    """A secret, which the agent hands out: the same source as the bootstrap's, so that Envoy asks
+    once. Keys are in no configuration."""
     target.name = name
     source = target.sds_config
     source.resource_api_version = 2
@@ -160,16 +161,8 @@ def _secret(target: Any, name: str) -> None:
     api.grpc_services.add().envoy_grpc.cluster_name = "sds-grpc"
 
 
-def _ads_secret(target: Any, name: str) -> None:
-    """A secret that the control plane serves."""
-    target.name = name
-    target.sds_config.ads.SetInParent()
-    target.sds_config.resource_api_version = 2
-    target.sds_config.initial_fetch_timeout.SetInParent()
-
-
 def _patient_secret(target: Any, name: str) -> None:
     """A secret that may be missing: the cluster waits for it only so long, and then refuses to
     connect instead of holding up the proxy's start."""
-    _ads_secret(target, name)
+    _secret(target, name)
     target.sds_config.initial_fetch_timeout.seconds = _PATIENCE

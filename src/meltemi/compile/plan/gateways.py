@@ -20,10 +20,10 @@ from meltemi.compile.plan.gateway_servers import (
 )
 from meltemi.compile.plan.l4 import tcp_routes, tls_routes
 from meltemi.compile.plan.secrets import Secrets
+from meltemi.compile.plan.server_tls import faults, server_tls
 from meltemi.compile.scope import ScopeKey, Topology, topology_of
 from meltemi.model.gateway import (
     AutoPassthrough,
-    ClientCheck,
     GatewayDef,
     Passthrough,
     Terminate,
@@ -244,48 +244,12 @@ class _Planner:
 
     def _server_tls(self, bound: Bound, tls: Terminate) -> ir.ServerTls | None:
         """None when a certificate is missing: then only this server is not there."""
-        if tls.check is ClientCheck.MESH:
-            return ir.MESH_TLS
-        authority = ""
-        if tls.asks and not tls.authority_file:
-            authority = tls.authority or tls.credentials[0]
-        wanted = [(name, self._secrets.certificate(name)) for name in tls.credentials]
-        if authority:
-            wanted.append((authority, self._secrets.authority(authority)))
-        missing = [(name, why) for name, why in wanted if why]
-        for name, why in missing:
-            message = f"Secret {name!r}: {why}; until then this server is not opened"
-            problem = bound.problem(Code.UNKNOWN_SECRET, "tls.credentialName", message)
-            self.problems.append(problem)
-        if missing:
-            return None
-        kinds = [self._secrets.kind(name) for name in tls.credentials]
-        if len(set(kinds)) < len(kinds):
-            message = f"the certificates are both {kinds[0]}: one RSA and one ECDSA can share"
-            self.problems.append(bound.problem(Code.BAD_VALUE, "tls.credentialNames", message))
-            return None
-        return ir.ServerTls(
-            mode=_MODES[tls.check],
-            credentials=tuple(names.secret(name) for name in tls.credentials),
-            authority=names.secret_authority(authority) if authority else "",
-            files=tls.files,
-            authority_file=tls.authority_file if tls.asks else "",
-            revoked_file=tls.revoked_file if tls.asks else "",
-            alpn=("h2", "http/1.1") if bound.server.protocol.is_http else (),
-            min_version=tls.min_version,
-            max_version=tls.max_version,
-            ciphers=tls.ciphers,
-            subject_alt_names=tls.subject_alt_names,
-            spki=tls.spki,
-            hashes=tls.hashes,
-        )
-
-
-_MODES = {
-    ClientCheck.NONE: ir.ServerTlsMode.SIMPLE,
-    ClientCheck.REQUIRED: ir.ServerTlsMode.MUTUAL,
-    ClientCheck.OPTIONAL: ir.ServerTlsMode.OPTIONAL_MUTUAL,
-}
+        found = [
+            bound.problem(fault.code, f"tls.{fault.field}", fault.message)
+            for fault in faults(tls, self._secrets)
+        ]
+        self.problems += found
+        return None if found else server_tls(tls, http=bound.server.protocol.is_http)
 
 
 def _prefix(place: Place) -> str:

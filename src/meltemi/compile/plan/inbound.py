@@ -9,6 +9,8 @@ from meltemi.api.networking import ConnectionPool
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Problem, Severity
 from meltemi.compile import ir, names
+from meltemi.compile.plan.secrets import Secrets
+from meltemi.compile.plan.server_tls import faults, server_tls
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.route import Prefix, Retry
 from meltemi.model.service import Port, Protocol, Service
@@ -36,6 +38,8 @@ class Served(msgspec.Struct, frozen=True):
     pool: ConnectionPool | None = None
     tls: ir.ServerTls | None = None
     """TLS for clients outside the mesh, of a Sidecar's ingress."""
+    shut: bool = False
+    """Clients outside the mesh must come by TLS, for which a certificate is missing."""
     bind: str = ""
     """The address of a listener of its own; empty: traffic is captured."""
     source: ObjectKey | None = None
@@ -64,6 +68,7 @@ class Subject(NamedTuple):
     sidecar: SidecarDef | None
     pools: Callable[[Service, int], ConnectionPool | None]
     """The connection pool that a DestinationRule sets for a service's port."""
+    secrets: Secrets
 
 
 class Planned(NamedTuple):
@@ -77,7 +82,7 @@ def inbound(subject: Subject, settings: MeshSettings) -> Planned:
     problems: list[Problem] = []
     sidecar = subject.sidecar
     if sidecar is not None and sidecar.ingress:
-        served = tuple(_of_ingress(subject, sidecar, entry) for entry in sidecar.ingress)
+        served = tuple(_of_ingress(subject, sidecar, e, problems) for e in sidecar.ingress)
     else:
         served = tuple(_of_services(subject, settings, problems))
     other = Served(0, Protocol.TCP, subject.tls.mode, None)
@@ -218,8 +223,15 @@ def _conflict(service: Service, port: Port, number: int, first: Served) -> Probl
     )
 
 
-def _of_ingress(subject: Subject, sidecar: SidecarDef, entry: Ingress) -> Served:
+def _of_ingress(
+    subject: Subject, sidecar: SidecarDef, entry: Ingress, problems: list[Problem]
+) -> Served:
     """A port that the Sidecar lists; the service it belongs to is known by its target port."""
+    missing = list(faults(entry.tls, subject.secrets)) if entry.tls is not None else []
+    problems += [
+        Problem(f.code, Severity.ERROR, sidecar.source, f"{entry.path}.tls.{f.field}", f.message)
+        for f in missing
+    ]
     workload = subject.workload
     found = next((s for s, _, number in _declared(subject) if number == entry.port), None)
     there = ir.Destination(found.host, found.name, found.namespace) if found else None
@@ -230,11 +242,17 @@ def _of_ingress(subject: Subject, sidecar: SidecarDef, entry: Ingress) -> Served
         destination=there,
         endpoint=_endpoint(entry, workload.address),
         pool=entry.pool or sidecar.pool or (subject.pools(found, entry.port) if found else None),
-        tls=_server_tls(entry),
+        tls=_server_tls(entry) if not missing else None,
+        shut=bool(missing),
         bind="" if entry.captured else entry.bind or _ANY,
         source=sidecar.source,
         path=entry.path,
     )
+
+
+def _server_tls(entry: Ingress) -> ir.ServerTls | None:
+    http = entry.protocol.is_http or entry.protocol is Protocol.AUTO
+    return server_tls(entry.tls, http=http) if entry.tls is not None else None
 
 
 def _endpoint(entry: Ingress, address: str) -> tuple[str, int]:
@@ -246,30 +264,6 @@ def _endpoint(entry: Ingress, address: str) -> tuple[str, int]:
     host, _, port = entry.endpoint.rpartition(":")
     host = host.strip("[]")
     return address if host in (_ANY, "::") else host, int(port)
-
-
-def _server_tls(entry: Ingress) -> ir.ServerTls | None:
-    tls = entry.tls
-    if tls is None:
-        return None
-    files = [(pair.server_certificate, pair.private_key) for pair in tls.tls_certificates]
-    if tls.server_certificate:
-        files = [(tls.server_certificate, tls.private_key)]
-    if not files:
-        return None
-    given = [tls.ca_certificates, *(pair.ca_certificates for pair in tls.tls_certificates)]
-    return ir.ServerTls(
-        mode=ir.ServerTlsMode[tls.mode],
-        files=tuple(files),
-        authority_file=next(filter(None, given), ""),
-        revoked_file=tls.ca_crl,
-        min_version=tls.min_protocol_version,
-        max_version=tls.max_protocol_version,
-        ciphers=tls.cipher_suites,
-        subject_alt_names=tls.subject_alt_names,
-        spki=tls.verify_certificate_spki,
-        hashes=tls.verify_certificate_hash,
-    )
 
 
 def _refuse_loops() -> ir.FilterChain:
@@ -293,7 +287,7 @@ def _chains(port: Served) -> Iterator[ir.FilterChain]:
         yield _chain(port, mesh, http if port.may_speak_http else tcp, ir.MESH_TLS)
         if port.sniffed:
             yield _chain(port, marked, tcp, ir.MESH_TLS)
-    if port.mode is not Mode.STRICT and port.tls is None:
+    if port.mode is not Mode.STRICT and port.tls is None and not port.shut:
         if port.protocol.is_http:
             yield _chain(port, raw, http)
         else:

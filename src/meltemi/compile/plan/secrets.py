@@ -1,10 +1,12 @@
-"""Under which names a namespace's Secrets are served, and whether a gateway can use them."""
+"""Under which names a namespace's Secrets are served, and whether a proxy can use them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from meltemi.base.keys import ObjectKey
 from meltemi.compile import names
+from meltemi.flow import Fetch
+from meltemi.model.build import Model
 from meltemi.model.credential import Credential
 
 Lookup = Callable[[ObjectKey], Credential | None]
@@ -65,17 +67,27 @@ class Secrets(NamedTuple):
     def _find(self, name: str) -> tuple[Credential | None, str]:
         namespace, slash, bare = name.rpartition("/")
         if slash and namespace != self.namespace:
-            return None, f"it must be in {self.namespace}, the namespace of the gateway's pod"
+            return None, f"it must be in {self.namespace}, the namespace of the proxy's pod"
         if not self.may_read:
             return None, (
                 "the proxy may not read it: let the pod's service account list secrets in "
-                f"namespace {self.namespace} (on the local platform only gateways can be sent any)"
+                f"namespace {self.namespace}"
             )
         key = ObjectKey("Secret", self.namespace, bare)
         found = self.lookup(key)
         if found is not None:
             return found, ""
         return None, self.fault(key) or f"there is none in namespace {self.namespace}"
+
+
+def secrets_in(fetch: Fetch, model: Model, namespace: str, *, may_read: bool) -> Secrets:
+    """What a proxy finds in its namespace, as of now."""
+    return Secrets(
+        namespace=namespace,
+        may_read=may_read,
+        lookup=lambda key: fetch.get(model.credentials, key),
+        fault=lambda key: fetch.get(model.credential_faults, key),
+    )
 
 
 def _named(key: ObjectKey, name: str) -> ObjectKey:

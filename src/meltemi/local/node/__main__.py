@@ -42,11 +42,12 @@ from meltemi.local.node.services import ServiceTable
 from meltemi.local.node.spawn import Spawner
 from meltemi.local.porter import Porter
 from meltemi.proxy.agent import Agent
+from meltemi.proxy.upstream import Target
 
 log = logging.getLogger("meltemi.local.node")
 
 NODE = "meltemi"
-_CONTROL_PLANE = ("127.0.0.1", 15012)
+_CONTROL_PLANE = Target("127.0.0.1", 15012)
 _QUIET = 0.01
 _POLL = 0.02
 
@@ -85,7 +86,7 @@ async def run(options: Options) -> None:
             Client(await _access(home.kubeconfig), user_agent="meltemi-node")
         )
         agent = await stack.enter_async_context(
-            Agent(ca_target=f"unix:{home.xds_socket}", clock=clock, gateway_target=_CONTROL_PLANE)
+            Agent(ca_target=f"unix:{home.xds_socket}", clock=clock, secrets_target=_CONTROL_PLANE)
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         groups = cgroups.find(home.root)
