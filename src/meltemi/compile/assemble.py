@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from meltemi.base.keys import HostKey
 from meltemi.base.resource import (
@@ -29,7 +29,7 @@ from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.plan.hosts import without_duplicates
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
-from meltemi.compile.seal import Piece
+from meltemi.compile.seal import Piece, Resources
 from meltemi.compile.settings import MESH
 from meltemi.compile.views import Views
 from meltemi.compile.visibility import ORPHAN_PORT, Orphan, Way
@@ -45,13 +45,17 @@ Changes = dict[SetKey, dict[str, Resource | None]]
 
 
 Domains = tuple[str, ...]
+Owner = ScopeKey | str
+"""Many proxies, or one by its id, or the owner of sets that are in several views."""
 
 
 class _Scope:
     """What a scope's sets hold, by where it comes from."""
 
-    def __init__(self) -> None:
-        self.resources: dict[object, dict[SetKey, dict[str, Resource]]] = {}
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """The owner of its sets."""
+        self.resources: dict[object, Resources] = {}
         """By contributor: (kind of contribution, host)."""
         self.pieces: dict[str, dict[HostKey, Piece]] = defaultdict(dict)
         """Route configuration name to each host's piece."""
@@ -75,7 +79,7 @@ class Assembler:
         self._outbound = outbound
         self._passing = passing
         self._sealed = sealed
-        self._owners: dict[object, _Scope] = {}
+        self._owners: dict[Owner, _Scope] = {}
         self._hosts_of: dict[Way, tuple[str, ...]] = {}
         self._out: Changes = {}
         self._dirty: set[tuple[ScopeKey, str]] = set()
@@ -89,13 +93,13 @@ class Assembler:
         for scope in changes.get(sealed.outside, ()):
             self._outside(scope)
         for key in changes.get(sealed.inbound, ()):
-            self._contribute(key, "inbound", key, sealed.inbound.get(key) or ())
+            self._contribute(key, "inbound", sealed.inbound.get(key) or ())
         for scope in changes.get(sealed.gateways, ()):
             found = sealed.gateways.get(scope) or ()
-            self._contribute(scope, "gateway", scope.owner, found)
+            self._contribute(scope, "gateway", found)
         for key in changes.get(sealed.secrets, ()):
             found = sealed.secrets.get(key) or ()
-            self._contribute(key.kind, key, _secrets_of(key.namespace), found)
+            self._contribute(_secrets_of(key.namespace), key, found)
         self._pairs(changes)
         self._passed(changes)
         self._listeners(changes)
@@ -115,12 +119,12 @@ class Assembler:
         return Change(revision, self._out, proxies)
 
     def _common(self) -> None:
-        self._contribute(COMMON, "common", COMMON, self._sealed.common.get(MESH) or ())
+        self._contribute(COMMON, "common", self._sealed.common.get(MESH) or ())
 
     def _outside(self, key: ScopeKey) -> None:
         """What takes the rest, which stands in every route configuration."""
         found = self._sealed.outside.get(key)
-        self._contribute(key, "outside", key.owner, (found.listener,) if found else ())
+        self._contribute(key, "outside", (found.listener,) if found else ())
         self._dirty |= {(key, name) for name in self._owner(key).pieces}
 
     def _pairs(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> None:
@@ -135,7 +139,7 @@ class Assembler:
             for pair in dirty:
                 variant = choices.get(pair)
                 found = view.get(variant) if variant is not None else None
-                self._contribute(pair.scope, (kind, pair.host), pair.scope.owner, found or ())
+                self._contribute(pair.scope, (kind, pair.host), found or ())
 
     def _passed(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> None:
         """What east-west gateways find by SNI."""
@@ -146,7 +150,7 @@ class Assembler:
         for pair in dirty:
             variant = passing.choices.get(pair)
             found = sealed.get(variant) if variant is not None else None
-            self._contribute(pair.scope, ("passed", pair.host), pair.scope.owner, found or ())
+            self._contribute(pair.scope, ("passed", pair.host), found or ())
 
     def _listeners(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> None:
         """Outbound listeners: those planned anew, and those written anew."""
@@ -159,7 +163,7 @@ class Assembler:
             found = sealed.get(plan) if plan is not None else None
             resources = () if found is None else (found,)
             contributor = ("listener", slot.bind, slot.port)
-            self._contribute(slot.scope, contributor, slot.scope.owner, resources)
+            self._contribute(slot.scope, contributor, resources)
 
     def _ways(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> set[Way]:
         sealed = self._sealed
@@ -212,7 +216,7 @@ class Assembler:
         if not pieces:
             scope.pieces.pop(name, None)
             scope.kept.pop(name, None)
-            self._contribute(key, ("route", name), key.owner, ())
+            self._contribute(key, ("route", name), ())
             return
         ordered = [pieces[host] for host in sorted(pieces)]
         wanted = [piece.domains for piece in ordered]
@@ -229,29 +233,40 @@ class Assembler:
         outside = self._sealed.outside.get(key)
         rest = (outside.host,) if outside is not None else ()
         body = envoy_routes.configuration(self._kit, name, (*bodies, *rest))
-        self._contribute(key, ("route", name), key.owner, (seal(ROUTE, name, body),))
+        self._contribute(key, ("route", name), (seal(ROUTE, name, body),))
 
-    def _owner(self, key: object) -> _Scope:
-        return self._owners.setdefault(key, _Scope())
+    def _owner(self, key: Owner) -> _Scope:
+        found = self._owners.get(key)
+        if found is None:
+            name = key if isinstance(key, str) else key.owner
+            found = self._owners[key] = _Scope(name)
+        return found
 
-    def _contribute(
-        self, owner: object, contributor: object, name: str, resources: Iterable[Resource]
-    ) -> None:
+    def _contribute(self, owner: Owner, contributor: object, resources: Resources) -> None:
         """Replace what one contributor gives to an owner's sets; note the differences."""
         scope = self._owner(owner)
-        before = scope.resources.pop(contributor, {})
-        after: dict[SetKey, dict[str, Resource]] = {}
+        before = scope.resources.pop(contributor, ())
+        if resources:
+            scope.resources[contributor] = resources
+        elif not scope.resources and not scope.pieces:
+            del self._owners[owner]
+        if before == resources:
+            return
         for resource in resources:
-            after.setdefault(SetKey(resource.type_url, name), {})[resource.name] = resource
-        for key in before.keys() | after.keys():
-            old, new = before.get(key, {}), after.get(key, {})
-            for gone in old.keys() - new.keys():
-                self._out.setdefault(key, {}).setdefault(gone, None)
-            for resource in new.values():
-                if old.get(resource.name) != resource:
-                    self._out.setdefault(key, {})[resource.name] = resource
-        if after:
-            scope.resources[contributor] = after
+            if resource not in before:
+                self._changes(resource, scope)[resource.name] = resource
+        left = {(resource.type_url, resource.name) for resource in resources} if before else ()
+        for resource in before:
+            if (resource.type_url, resource.name) not in left:
+                self._changes(resource, scope).setdefault(resource.name, None)
+
+    def _changes(self, resource: Resource, scope: _Scope) -> dict[str, Resource | None]:
+        """What changes in the set of an owner that a resource belongs to."""
+        key = (resource.type_url, scope.name)
+        found = self._out.get(cast("SetKey", key))
+        if found is None:
+            found = self._out[SetKey(*key)] = {}
+        return found
 
     def _view(self, node: str, scope: ScopeKey | None) -> ProxyView | None:
         if scope is None:

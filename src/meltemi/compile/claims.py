@@ -80,10 +80,7 @@ def outbound(graph: Graph, model: Model, planner: Planner, planned: Views) -> Ou
         "tables to dynamic hosts", model.tables, maker.leading, reads=(model.services,)
     )
     maker.know(claims, outside, leading, planned)
-    slots = graph.distinct(
-        "listener slots",
-        graph.derive("slot of claim", claims, lambda _f, key, claim: {key: Outcome(claim.slot)}),
-    )
+    slots = graph.distinct_of("listener slots", claims, lambda claim: claim.slot)
     listeners = graph.derive(
         "outbound listeners",
         slots,
@@ -154,7 +151,7 @@ class _Maker:
         if service is None or pair.scope.kind != "sidecar":
             return {}
         ways = egress_of(fetch, self._model, pair.scope)
-        reserved = {_reserved(way) for way in ways if way.port is not None}
+        reserved = {_reserved(way) for way in ways if way.port is not None} if ways[1:] else ()
         found: dict[ClaimKey, Outcome[Claim]] = {}
         owners: dict[Slot, int] = {}
         for index in sight.egress:

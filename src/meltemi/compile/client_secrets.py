@@ -29,14 +29,14 @@ def client_secrets(
 
     def check(fetch: Fetch, pair: Pair, variant: Variant) -> Mapping[Pair, Outcome[ScopeKey]]:
         policy = fetch.get(model.policies, variant.policy) if variant.policy else None
-        if policy is None or not variant.secrets:
+        if policy is None:
             return {}
         problems = tuple(_problems(policy, planner.secrets_of(fetch, pair.scope)))
         return {pair: Outcome(pair.scope, problems)}
 
     return graph.derive(
         "secrets of clients",
-        views.choices,
+        graph.select("choices with Secrets", views.choices, lambda _, variant: variant.secrets),
         check,
         reads=(model.policies, model.credentials, model.credential_faults),
         indexes=(SECRETS_BY_SCOPE,),

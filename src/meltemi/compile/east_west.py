@@ -45,7 +45,10 @@ def east_west(graph: Graph, model: Model, views: Views) -> EastWest:
     def chosen(fetch: Fetch, pair: Pair, variant: Variant) -> Mapping[Pair, Outcome[Variant]]:
         return {pair: Outcome(variant)} if fetch.get(passing, pair.scope) else {}
 
-    choices = graph.derive("east-west choices", views.choices, chosen, reads=(passing,))
+    of_gateways = graph.select(
+        "choices of gateways", views.choices, lambda pair, _: pair.scope.kind == "router"
+    )
+    choices = graph.derive("east-west choices", of_gateways, chosen, reads=(passing,))
     return EastWest(choices, graph.distinct("east-west variants", choices))
 
 

@@ -5,7 +5,7 @@ that applies (a Variant), a virtual host by its service and route table (a Route
 only choose among them, so a thousand services cost their bytes once, however many scopes see them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -93,6 +93,10 @@ class Covering(msgspec.Struct, frozen=True):
     policies: tuple[tuple[PolicyKey, DestinationPolicy], ...]
     tables: tuple[RouteTable, ...]
     alias_of: str = ""
+    hashes: bool = False
+    """Some policy balances by consistent hash, which routes must know."""
+    asks: tuple[frozenset[str], ...] = (frozenset(),)
+    """The labels of clients by which endpoints are preferred: without a policy, and under each."""
 
 
 class Views(NamedTuple):
@@ -139,9 +143,12 @@ def views(
     scopes = graph.distinct("scopes", scopes_of)
     listed, pairs, orphans = visibility(graph, model, scopes)
     covering = graph.derive(
-        "covering rules", listed, planner.covering, reads=(model.policies, model.tables)
+        "covering rules",
+        listed,
+        planner.covering,
+        reads=(model.policies, model.tables, distributed, mesh.fields),
     )
-    chooser = _Chooser(model, covering, mesh, distributed)
+    chooser = _Chooser(model, covering, mesh)
     return Views(
         scopes_of=scopes_of,
         scopes=scopes,
@@ -152,7 +159,7 @@ def views(
             "behind ports", model.endpoints, planner.behind, reads=(model.services,)
         ),
         choices=graph.derive(
-            "policy choice", pairs, chooser.variant, reads=(covering, distributed, mesh.fields)
+            "policy choice", pairs, chooser.variant, reads=(covering, mesh.fields)
         ),
         routes=graph.derive(
             "route choice", pairs, chooser.routes, reads=(covering, model.sidecars, mesh.fields)
@@ -242,7 +249,11 @@ class _Planner:
         found = (fetch.get(model.tables, source) for source in tables)
         policies = policies_over(fetch, model.policies, POLICY_BY_HOST, key.host)
         kept = tuple(table for table in found if table is not None)
-        return {key: Outcome(Covering(policies, kept, listed.alias_of))}
+        settings, distribution = self._mesh.of(fetch), fetch.get(self._distributed, key) or ""
+        bodies = (None, *(policy for _, policy in policies))
+        asks = tuple(asked_of_clients(body, distribution, settings) for body in bodies)
+        hashes = any(_hashes(policy) for _, policy in policies)
+        return {key: Outcome(Covering(policies, kept, listed.alias_of, hashes, asks))}
 
     def behind(
         self, fetch: Fetch, key: ServicePortKey, endpoints: EndpointSet
@@ -324,36 +335,37 @@ def _workload(node: NodeInfo, settings: MeshSettings) -> Workload:
 class _Chooser:
     """Transforms from a pair to what its scope applies."""
 
-    def __init__(
-        self,
-        model: Model,
-        covering: View[HostKey, Covering],
-        mesh: Mesh,
-        distributed: View[HostKey, str],
-    ) -> None:
+    def __init__(self, model: Model, covering: View[HostKey, Covering], mesh: Mesh) -> None:
         self._model = model
         self._covering = covering
         self._mesh = mesh
-        self._distributed = distributed
 
     def variant(self, fetch: Fetch, pair: Pair, _sight: Sight) -> Mapping[Pair, Outcome[Variant]]:
-        found = fetch.get(self._covering, pair.host)
-        settings = self._mesh.of(fetch)
-        policies = found.policies if found else ()
-        policy = choose_policy(
+        found = fetch.get(self._covering, pair.host) or Covering((), ())
+        scope, place, secrets = pair.scope, 0, False
+        policy = self._policy(fetch, pair, found.policies) if found.policies else None
+        if policy is not None:
+            place, body = next(
+                (place, body)
+                for place, (key, body) in enumerate(found.policies, 1)
+                if key == policy
+            )
+            secrets = names_secrets(body) and may_use_secrets(body, scope)
+        asked = found.asks[place]
+        known = {**dict(scope.labels), **dict(scope.place)} if asked else {}
+        client = tuple(sorted((k, v) for k, v in known.items() if k in asked))
+        return {pair: Outcome(Variant(pair.host, policy, client, secrets))}
+
+    def _policy(
+        self, fetch: Fetch, pair: Pair, policies: Sequence[tuple[PolicyKey, DestinationPolicy]]
+    ) -> PolicyKey | None:
+        return choose_policy(
             policies,
             service_namespace=pair.host.namespace,
             client_namespace=pair.scope.namespace,
-            root_namespace=settings.root_namespace,
+            root_namespace=self._mesh.of(fetch).root_namespace,
             client_labels=dict(pair.scope.labels),
         )
-        body = next((p for key, p in policies if key == policy), None)
-        distribution = fetch.get(self._distributed, pair.host) or ""
-        asked = asked_of_clients(body, distribution, settings)
-        known = {**dict(pair.scope.labels), **dict(pair.scope.place)}
-        client = tuple(sorted((k, v) for k, v in known.items() if k in asked))
-        secrets = body is not None and names_secrets(body) and may_use_secrets(body, pair.scope)
-        return {pair: Outcome(Variant(pair.host, policy, client, secrets))}
 
     def routes(self, fetch: Fetch, pair: Pair, sight: Sight) -> Mapping[Way, Outcome[RouteVariant]]:
         """On each way out what that way imports. Gateways have routes of their own."""
@@ -366,12 +378,11 @@ class _Chooser:
         for index in sight.egress:
             tables = applied(found.tables, (egress[index],), scope.namespace) if found else ()
             table = None
-            for name in (host.host, found.alias_of) if found else ():
+            for name in (host.host, found.alias_of) if found and tables else ():
                 table = table or table_for(name, tables, scope.namespace)
             local = scope.namespace == host.namespace
             asks = table is not None and _asks_who(table)
-            hashes = found is not None and _hashes(found)
-            client = scope if asks or hashes else None
+            client = scope if asks or (found is not None and found.hashes) else None
             source = table.source if table else None
             chosen[Way(pair, index)] = Outcome(RouteVariant(host, source, local, client))
         return chosen
@@ -391,14 +402,12 @@ def _targets(rule: HttpRule) -> Iterator[Target]:
     yield from (mirror.target for mirror in rule.mirrors)
 
 
-def _hashes(covering: Covering) -> bool:
-    """Whether some policy for the host balances by consistent hash, which routes must know."""
-    for _, policy in covering.policies:
-        blocks = [policy.policy, *(s.policy for s in policy.subsets)]
-        for block in blocks:
-            if block is None:
-                continue
-            for level in (block, *block.port_level_settings):
-                if level.load_balancer is not None and level.load_balancer.consistent_hash:
-                    return True
+def _hashes(policy: DestinationPolicy) -> bool:
+    """Whether a policy balances by consistent hash, somewhere."""
+    for block in (policy.policy, *(subset.policy for subset in policy.subsets)):
+        if block is None:
+            continue
+        for level in (block, *block.port_level_settings):
+            if level.load_balancer is not None and level.load_balancer.consistent_hash:
+                return True
     return False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Outcome, Problem, Severity
-from meltemi.flow.view import _ALL, _KEY, _MISSING, Index, Mark, Reader, Source, View
+from meltemi.flow.view import _ALL, _KEY, _MISSING, Index, Reader, Source, View
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+Mark = tuple[View[Any, Any], object, Hashable]
+"""What was read: a view, and (_KEY, key), (_ALL, None) or (Index, value) of it."""
+
+
 class GraphMismatch(AssertionError):
     """`verify()` found a view that differs from one built from scratch: a bug in a transform."""
 
@@ -42,7 +46,7 @@ class Fetch:
         self._name = name
         self._rank = rank
         self._reader = reader
-        self._marks: list[tuple[View[Any, Any], Mark]] = []
+        self._marks: list[Mark] = []
 
     @classmethod
     def unrecorded(cls) -> Fetch:
@@ -50,43 +54,47 @@ class Fetch:
         return cls("a question", 0, None)
 
     def get(self, view: View[K, V], key: K) -> V | None:
-        self._note(view, (_KEY, key))
+        self._note(view, _KEY, key)
         return view.get(key)
 
     def by(self, view: View[K, V], index: Index[V], value: Hashable) -> Sequence[V]:
         """Values filed under `value`, ordered by key."""
-        self._note(view, (index, value))
+        self._note(view, index, value)
         return view.by(index, value)
 
     def all(self, view: View[K, V]) -> Sequence[V]:
         """Every value, ordered by key. Any change of the view wakes the reader: use sparingly."""
-        self._note(view, (_ALL, None))
+        self._note(view, _ALL, None)
         return view.values()
 
-    def _note(self, view: View[Any, Any], mark: Mark) -> None:
+    def _note(self, view: View[Any, Any], kind: object, value: Hashable) -> None:
         if self._reader is None:
             return
         if view.rank >= self._rank:
             raise TypeError(f"{self._name} reads {view.name}, which it did not declare in `reads`")
-        view._read(mark, self._reader)
-        self._marks.append((view, mark))
+        view._read(kind, value, self._reader)
+        self._marks.append((view, kind, value))
 
 
 Transform = Callable[[Fetch, K, V], Mapping[K2, Outcome[V2]]]
 """(fetch, key, value) -> outputs by key. `Outcome(None, problems)` keeps the last good value."""
 
 
-class _Run(Generic[K2]):
+class _Run(Reader, Generic[K2]):
     """What the last run for one input key read, produced and complained about."""
 
-    __slots__ = ("held", "keys", "marks", "problems", "reader")
+    __slots__ = ("held", "keys", "marks", "problems")
 
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-        self.marks: list[tuple[View[Any, Any], Mark]] = []
-        self.keys: set[K2] = set()
-        self.held: set[K2] = set()
+    def __init__(self, dirty: set[Hashable], key: Hashable) -> None:
+        super().__init__(dirty, key)
+        self.marks: tuple[Mark, ...] = ()
+        self.keys: Collection[K2] = ()
+        self.held: Collection[K2] = ()
         self.problems: tuple[Problem, ...] = ()
+
+
+_FEW = 4
+"""Output keys of a run that are looked through one by one: a set takes more memory than they."""
 
 
 class Derived(View[K2, V2], Generic[K, V, K2, V2]):
@@ -124,56 +132,60 @@ class Derived(View[K2, V2], Generic[K, V, K2, V2]):
         produced: dict[K2, V2] = {}
         stale: set[K2] = set()
         for key in keys:
-            stale |= self._rerun(key, produced)
+            stale.update(self._rerun(key, produced))
         for gone in stale - produced.keys():
             self._put(gone, _MISSING)
         for out_key, value in produced.items():
             self._put(out_key, value)
 
-    def _rerun(self, key: K, produced: dict[K2, V2]) -> set[K2]:
+    def _rerun(self, key: K, produced: dict[K2, V2]) -> Collection[K2]:
         """Recompute one input into `produced`; answers the output keys it no longer makes."""
         run = self._runs.get(key)
-        for view, mark in run.marks if run else ():
-            view._unread(mark, run.reader)  # type: ignore[union-attr]
-        value = self.primary.get(key)
-        if value is None:
+        for view, kind, value in run.marks if run is not None else ():
+            view._unread(kind, value, cast("Reader", run))
+        given = self.primary.get(key)
+        if given is None:
             if run is None:
-                return set()
+                return ()
             del self._runs[key]
             self.problems_changed |= bool(run.problems)
             return run.keys
         if run is None:
-            run = self._runs[key] = _Run(Reader(cast("set[Hashable]", self._dirty), key))
-        fetch = Fetch(self.name, self.rank, run.reader)
+            run = self._runs[key] = _Run(cast("set[Hashable]", self._dirty), key)
+        fetch = Fetch(self.name, self.rank, run)
         self.runs += 1
         before, complaints = run.keys, run.problems
         try:
-            outcomes = self.transform(fetch, key, value)
+            outcomes = self.transform(fetch, key, given)
         except Exception as error:
             run.problems = (_internal(self.name, key, error),)
-            run.held = set(run.keys)
+            run.held = before
         else:
             self._collect(run, outcomes, produced)
-        run.marks = fetch._marks
-        self.problems_changed |= run.problems != complaints
-        return before - run.keys
+        run.marks = tuple(fetch._marks)
+        if run.problems != complaints:
+            self.problems_changed = True
+        return [gone for gone in before if gone not in run.keys]
 
     def _collect(
         self, run: _Run[K2], outcomes: Mapping[K2, Outcome[V2]], produced: dict[K2, V2]
     ) -> None:
-        previous = run.keys
-        run.keys, run.held = set(), set()
+        keys: list[K2] = []
+        held: list[K2] = []
         problems: list[Problem] = []
         for out_key, outcome in outcomes.items():
-            problems.extend(outcome.problems)
+            if outcome.problems:
+                problems.extend(outcome.problems)
             if outcome.value is not None:
                 if out_key in produced:
                     raise GraphMismatch(f"{self.name}: two inputs produce {out_key!r}")
                 produced[out_key] = outcome.value
-                run.keys.add(out_key)
-            elif out_key in previous:
-                run.keys.add(out_key)
-                run.held.add(out_key)
+                keys.append(out_key)
+            elif out_key in run.keys:
+                keys.append(out_key)
+                held.append(out_key)
+        run.keys = tuple(keys) if len(keys) <= _FEW else frozenset(keys)
+        run.held = tuple(held)
         run.problems = tuple(problems)
 
     def held(self) -> set[K2]:
@@ -182,11 +194,19 @@ class Derived(View[K2, V2], Generic[K, V, K2, V2]):
 
 
 class Distinct(View[V, V], Generic[K, V]):
-    """The different values of a view, each under itself; `members` tells whose value it is."""
+    """The different values of a view, or of a part of each, every one under itself; `members`
+    tells whose value it is."""
 
-    def __init__(self, name: str, primary: View[K, V], indexes: Sequence[Index[V]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        primary: View[K, Any],
+        indexes: Sequence[Index[V]],
+        of: Callable[[Any], V] | None,
+    ) -> None:
         super().__init__(name, primary.rank + 1, indexes)
         self.primary = primary
+        self._of = of
         self._dirty: set[K] = set(primary)
         self._held: dict[K, V] = {}
         self._members: dict[V, set[K]] = {}
@@ -198,15 +218,40 @@ class Distinct(View[V, V], Generic[K, V]):
     def refresh(self) -> None:
         for key in self._dirty:
             old, new = self._held.pop(key, None), self.primary.get(key)
+            if new is not None and self._of is not None:
+                new = self._of(new)
             if old is not None:
                 self._members[old].discard(key)
             if new is not None:
                 self._held[key] = new
-                self._members.setdefault(new, set()).add(key)
-                self._put(new, new)
+                members = self._members.get(new)
+                if members is None:
+                    members = self._members[new] = set()
+                    self._put(new, new)
+                members.add(key)
             if old is not None and not self._members[old]:
                 del self._members[old]
                 self._put(old, _MISSING)
+        self._dirty.clear()
+
+
+class Selected(View[K, V]):
+    """Those values of a view that are wanted: what follows runs for no others."""
+
+    def __init__(self, name: str, primary: View[K, V], keep: Callable[[K, V], bool]) -> None:
+        super().__init__(name, primary.rank + 1)
+        self._primary = primary
+        self._keep = keep
+        self._dirty: set[K] = set(primary)
+        primary._follow(self._dirty)
+
+    def refresh(self) -> None:
+        for key in self._dirty:
+            value = self._primary.get(key)
+            if value is not None and self._keep(key, value):
+                self._put(key, value)
+            else:
+                self._put(key, _MISSING)
         self._dirty.clear()
 
 
@@ -228,6 +273,9 @@ class Union(View[K, V]):
         self._dirty.clear()
 
 
+_Step = Derived[Any, Any, Any, Any] | Distinct[Any, Any] | Selected[Any, Any] | Union[Any, Any]
+
+
 def _internal(name: str, key: Hashable, error: Exception) -> Problem:
     about = key if isinstance(key, ObjectKey) else ObjectKey("", "", f"{name}:{key}")
     where = traceback.extract_tb(error.__traceback__)[-1]
@@ -242,7 +290,7 @@ class Graph:
         self.revision = 0
         self._sources: list[Source[Any, Any]] = []
         self._derived: list[Derived[Any, Any, Any, Any]] = []
-        self._steps: list[Derived[Any, Any, Any, Any] | Distinct[Any, Any] | Union[Any, Any]] = []
+        self._steps: list[_Step] = []
 
     def source(self, name: str, indexes: Sequence[Index[V]] = ()) -> Source[Any, V]:
         """A new source; annotate the variable with its key type."""
@@ -269,9 +317,23 @@ class Graph:
         self, name: str, primary: View[K, V], indexes: Sequence[Index[V]] = ()
     ) -> Distinct[K, V]:
         """A view of the different values of another; the values must be hashable."""
-        distinct = Distinct(name, primary, indexes)
+        distinct: Distinct[K, V] = Distinct(name, primary, indexes, None)
         self._add_step(distinct)
         return distinct
+
+    def distinct_of(self, name: str, primary: View[K, V], of: Callable[[V], V2]) -> Distinct[K, V2]:
+        """A view of what differs in one part of another's values."""
+        distinct: Distinct[K, V2] = Distinct(name, primary, (), of)
+        self._add_step(distinct)
+        return distinct
+
+    def select(
+        self, name: str, primary: View[K, V], keep: Callable[[K, V], bool]
+    ) -> Selected[K, V]:
+        """A view of some of another's values; `keep` looks at nothing but its arguments."""
+        selected = Selected(name, primary, keep)
+        self._add_step(selected)
+        return selected
 
     def union(
         self, name: str, parts: Sequence[View[K, V]], indexes: Sequence[Index[V]] = ()
@@ -287,9 +349,7 @@ class Graph:
         source.set("", True)
         return source
 
-    def _add_step(
-        self, step: Derived[Any, Any, Any, Any] | Distinct[Any, Any] | Union[Any, Any]
-    ) -> None:
+    def _add_step(self, step: _Step) -> None:
         self._steps.append(step)
         self._steps.sort(key=lambda view: view.rank)
 
@@ -335,8 +395,8 @@ class Graph:
                 except Exception:
                     outcomes = {}
                 expected |= {k: o.value for k, o in outcomes.items() if o.value is not None}
-                for read, mark in fetch._marks:
-                    read._unread(mark, reader)
+                for read, kind, mark in fetch._marks:
+                    read._unread(kind, mark, reader)
             held = view.held()
             actual = {k: v for k, v in view.items().items() if k not in held}
             if actual != {k: v for k, v in expected.items() if k not in held}:

@@ -37,10 +37,6 @@ class Reader:
         self.key = key
 
 
-Mark = tuple[object, Hashable]
-"""What can be read: (_KEY, key), (_ALL, None) or (Index, value)."""
-
-
 class View(Generic[K, V]):
     """A read-only keyed collection at the graph's current revision."""
 
@@ -53,7 +49,8 @@ class View(Generic[K, V]):
         self._tables: dict[Index[V], dict[Hashable, set[K]]] = {
             index: defaultdict(set) for index in indexes
         }
-        self._readers: dict[Mark, set[Reader]] = {}
+        self._readers: dict[object, dict[Hashable, set[Reader]]] = {}
+        """By what was read: under _KEY by key, under _ALL for all, under an Index by value."""
         self._followers: list[set[K]] = []
 
     def __repr__(self) -> str:
@@ -90,18 +87,27 @@ class View(Generic[K, V]):
         """Every changed key of this view goes into `dirty` too: how a primary drives a view."""
         self._followers.append(dirty)
 
-    def _read(self, mark: Mark, reader: Reader) -> None:
-        self._readers.setdefault(mark, set()).add(reader)
+    def _read(self, kind: object, value: Hashable, reader: Reader) -> None:
+        table = self._readers.get(kind)
+        if table is None:
+            table = self._readers[kind] = {}
+        readers = table.get(value)
+        if readers is None:
+            table[value] = {reader}
+        else:
+            readers.add(reader)
 
-    def _unread(self, mark: Mark, reader: Reader) -> None:
-        readers = self._readers.get(mark)
+    def _unread(self, kind: object, value: Hashable, reader: Reader) -> None:
+        table = self._readers.get(kind, {})
+        readers = table.get(value)
         if readers is not None:
             readers.discard(reader)
             if not readers:
-                del self._readers[mark]
+                del table[value]
 
-    def _wake(self, mark: Mark) -> None:
-        for reader in self._readers.get(mark, ()):
+    def _wake(self, kind: object, value: Hashable) -> None:
+        table = self._readers.get(kind)
+        for reader in table.get(value, ()) if table else ():
             reader.dirty.add(reader.key)
 
     def _put(self, key: K, new: V) -> None:
@@ -118,22 +124,24 @@ class View(Generic[K, V]):
         self.changed.add(key)
         for follower in self._followers:
             follower.add(key)
-        self._wake((_KEY, key))
-        self._wake((_ALL, None))
+        self._wake(_KEY, key)
+        self._wake(_ALL, None)
 
     def _refile(
         self, index: Index[V], table: dict[Hashable, set[K]], key: K, old: V, new: V
     ) -> None:
-        before = set(index.extract(old)) if old is not _MISSING else set()
         after = set(index.extract(new)) if new is not _MISSING else set()
-        for value in before - after:
-            table[value].discard(key)
-            if not table[value]:
-                del table[value]
-        for value in after - before:
+        for value in set(index.extract(old)) if old is not _MISSING else ():
+            if value in after:
+                after.discard(value)
+            else:
+                table[value].discard(key)
+                if not table[value]:
+                    del table[value]
+            self._wake(index, value)
+        for value in after:
             table[value].add(key)
-        for value in before | after:
-            self._wake((index, value))
+            self._wake(index, value)
 
 
 class Source(View[K, V]):
