@@ -5,7 +5,6 @@ gateways share one when their labels are equal, because Gateways choose them by 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -16,7 +15,9 @@ from meltemi.model.route import RouteTable
 from meltemi.model.sidecar import SidecarDef
 
 
-class ScopeKey(NamedTuple):
+class ScopeKey(msgspec.Struct, frozen=True, order=True, cache_hash=True):
+    """Part of the keys of most views, so its hash is kept."""
+
     kind: str
     """`sidecar` or `router`."""
     namespace: str
@@ -107,7 +108,7 @@ def scope_of(
     own = ((READS_SECRETS, node.reads_secrets), (IPV6, node.has_ipv6))
     traits = tuple(trait for trait, holds in own if holds)
     scope = ScopeKey("sidecar", node.namespace, labels, traits, asked)
-    return scope if sidecar is None else scope._replace(sidecar=sidecar.source)
+    return scope if sidecar is None else msgspec.structs.replace(scope, sidecar=sidecar.source)
 
 
 def _traits(node: NodeInfo) -> Iterator[str]:

@@ -206,7 +206,8 @@ class _Planner:
             scope = scope_of(node, labels, self.place(fetch, node), sidecar)
             learned = fetch.get(workloads, key)
             if learned is not None and sidecar is None:
-                scope = scope._replace(traits=(*scope.traits, ON_DEMAND), sidecar=learned)
+                traits = (*scope.traits, ON_DEMAND)
+                scope = msgspec.structs.replace(scope, traits=traits, sidecar=learned)
             return {key: Outcome(scope)}
 
         return transform
