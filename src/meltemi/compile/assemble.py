@@ -6,7 +6,6 @@ names and no others. A route configuration is its pieces, one after the other, i
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,12 +23,12 @@ from meltemi.base.resource import (
     seal,
 )
 from meltemi.compile.claims import Outbound
+from meltemi.compile.configuration import Configuration
 from meltemi.compile.east_west import EastWest
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
-from meltemi.compile.plan.hosts import without_duplicates
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
-from meltemi.compile.seal import Piece, Resources
+from meltemi.compile.seal import Resources
 from meltemi.compile.settings import MESH
 from meltemi.compile.views import Views
 from meltemi.compile.visibility import ORPHAN_PORT, Orphan, Way
@@ -44,7 +43,6 @@ COMMON = "common"
 Changes = dict[SetKey, dict[str, Resource | None]]
 
 
-Domains = tuple[str, ...]
 Owner = ScopeKey | str
 """Many proxies, or one by its id, or the owner of sets that are in several views."""
 
@@ -57,10 +55,7 @@ class _Scope:
         """The owner of its sets."""
         self.resources: dict[object, Resources] = {}
         """By contributor: (kind of contribution, host)."""
-        self.pieces: dict[str, dict[HostKey, Piece]] = defaultdict(dict)
-        """Route configuration name to each host's piece."""
-        self.kept: dict[str, tuple[list[Domains], list[Domains]]] = {}
-        """Route configuration name to the domains its hosts want, and those they get."""
+        self.configurations: dict[str, Configuration] = {}
 
 
 class Assembler:
@@ -125,7 +120,7 @@ class Assembler:
         """What takes the rest, which stands in every route configuration."""
         found = self._sealed.outside.get(key)
         self._contribute(key, "outside", (found.listener,) if found else ())
-        self._dirty |= {(key, name) for name in self._owner(key).pieces}
+        self._dirty |= {(key, name) for name in self._owner(key).configurations}
 
     def _pairs(self, changes: Mapping[View[Any, Any], Iterable[Any]]) -> None:
         """Clusters and endpoints of the pairs that something changed for."""
@@ -178,7 +173,7 @@ class Assembler:
         scope, host = way.pair
         for name in self._hosts_of.pop(way, ()):
             self._dirty.add((scope, name))
-            self._owner(scope).pieces[name].pop(host, None)
+            self._routes(scope, name).remove(host)
 
     def _route(self, way: Way) -> None:
         """Put the pieces of a service into the route configurations of one way out."""
@@ -191,10 +186,9 @@ class Assembler:
             for port, piece in (found.pieces if found else ())
             for name in names.get(port, ())
         }
-        scope = self._owner(pair.scope)
         for name, piece in pieces.items():
             self._dirty.add((pair.scope, name))
-            scope.pieces[name][pair.host] = piece
+            self._routes(pair.scope, name).put(pair.host, piece)
         if pieces:
             self._hosts_of[way] = tuple(pieces)
 
@@ -203,37 +197,30 @@ class Assembler:
         of services."""
         found = self._sealed.orphans.get(orphan)
         key, name = HostKey("~", orphan.host), str(ORPHAN_PORT)
-        pieces = self._owner(orphan.scope).pieces[name]
-        pieces.pop(key, None)
+        configuration = self._routes(orphan.scope, name)
+        configuration.remove(key)
         for _, piece in found.pieces if found is not None else ():
-            pieces[key] = piece
+            configuration.put(key, piece)
         self._dirty.add((orphan.scope, name))
 
     def _configuration(self, key: ScopeKey, name: str) -> None:
         """Join a route configuration."""
-        scope = self._owner(key)
-        pieces = scope.pieces.get(name)
-        if not pieces:
-            scope.pieces.pop(name, None)
-            scope.kept.pop(name, None)
+        found = self._routes(key, name)
+        if not found:
+            del self._owner(key).configurations[name]
             self._contribute(key, ("route", name), ())
             return
-        ordered = [pieces[host] for host in sorted(pieces)]
-        wanted = [piece.domains for piece in ordered]
-        before, kept = scope.kept.get(name, ([], []))
-        if wanted != before:
-            kept = without_duplicates(wanted)
-            scope.kept[name] = (wanted, kept)
-        bodies = [
-            piece.body
-            if domains == piece.domains
-            else envoy_routes.renamed(self._kit, piece.body, domains)
-            for piece, domains in zip(ordered, kept, strict=True)
-        ]
         outside = self._sealed.outside.get(key)
         rest = (outside.host,) if outside is not None else ()
-        body = envoy_routes.configuration(self._kit, name, (*bodies, *rest))
+        body = envoy_routes.configuration(self._kit, name, (*found.bodies(), *rest))
         self._contribute(key, ("route", name), (seal(ROUTE, name, body),))
+
+    def _routes(self, key: ScopeKey, name: str) -> Configuration:
+        scope = self._owner(key)
+        found = scope.configurations.get(name)
+        if found is None:
+            found = scope.configurations[name] = Configuration(self._kit)
+        return found
 
     def _owner(self, key: Owner) -> _Scope:
         found = self._owners.get(key)
@@ -248,7 +235,7 @@ class Assembler:
         before = scope.resources.pop(contributor, ())
         if resources:
             scope.resources[contributor] = resources
-        elif not scope.resources and not scope.pieces:
+        elif not scope.resources and not scope.configurations:
             del self._owners[owner]
         if before == resources:
             return

@@ -67,7 +67,8 @@ class Order:
             coming = self._is_coming(cluster)
             if (coming or name in found.has) and self._is_awaited(cluster, coming, now):
                 return True
-        for cluster in self._lacked.keys() & (resource.clusters - lacking):
+        usable = [c for c in self._lacked if c in resource.clusters and c not in lacking]
+        for cluster in usable:
             del self._lacked[cluster]
         return False
 

@@ -4,9 +4,10 @@ Routes and listeners name clusters; a cluster waits for its endpoints. Reading t
 this true for resources that users have patched, and asks nothing of the compiler.
 """
 
+import re
 from collections.abc import Iterator
 
-_OURS = b"bound|"
+_OURS = re.compile(rb"(?:out|in)bound\|")
 _EDS = 3
 _TYPE, _EDS_CONFIG, _SERVICE_NAME = 2, 3, 2
 
@@ -16,25 +17,18 @@ def clusters_named(body: bytes) -> frozenset[str]:
 
     A string field is preceded by its length, which tells where the name ends.
     """
-    found: set[str] = set()
-    at = body.find(_OURS)
-    while at >= 0:
-        start = at - 3 if body[at - 3 : at] == b"out" else at - 2
-        length = _length_before(body, start)
+    found: set[bytes] = set()
+    for mark in _OURS.finditer(body):
+        start = mark.start()
+        # The varint before it has two bytes at most; before that stands a tag, whose last byte has
+        # no high bit.
+        length = body[start - 1] if start else 0
+        if start > 1 and body[start - 2] & 0x80:
+            length = (body[start - 2] & 0x7F) + length * 128
         text = body[start : start + length]
-        if len(text) == length and text.count(b"|") == 3:
-            found.add(text.decode(errors="replace"))
-        at = body.find(_OURS, at + 1)
-    return frozenset(found)
-
-
-def _length_before(body: bytes, at: int) -> int:
-    """The varint that ends just before `at`, of two bytes at most; a tag stands before it, whose
-    last byte has no high bit."""
-    last = body[at - 1] if at else 0
-    if at > 1 and body[at - 2] & 0x80:
-        return (body[at - 2] & 0x7F) + last * 128
-    return last
+        if text.count(b"|") == 3 and len(text) == length:
+            found.add(text)
+    return frozenset(text.decode(errors="replace") for text in found)
 
 
 def assignment_of(name: str, cluster: bytes) -> str:
