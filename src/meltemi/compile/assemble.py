@@ -4,12 +4,10 @@ Keeps for every scope what each service contributes, so that one changed service
 names and no others. A route configuration is its pieces, one after the other, in host order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, NamedTuple, cast
 
-from meltemi.base.keys import HostKey
+from meltemi.base.keys import HostKey, ObjectKey
 from meltemi.base.resource import (
     CLUSTER,
     ENDPOINT,
@@ -22,20 +20,18 @@ from meltemi.base.resource import (
     SetKey,
     seal,
 )
+from meltemi.compile import ir
 from meltemi.compile.claims import Outbound
 from meltemi.compile.configuration import Configuration
 from meltemi.compile.east_west import EastWest
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
-from meltemi.compile.seal import Resources
+from meltemi.compile.seal import Beyond, HostPieces, Resources
 from meltemi.compile.settings import MESH
-from meltemi.compile.views import Views
+from meltemi.compile.views import RouteVariant, Variant, Views
 from meltemi.compile.visibility import ORPHAN_PORT, Orphan, Way
-from meltemi.flow import View
-
-if TYPE_CHECKING:
-    from meltemi.compile.build import Sealed
+from meltemi.flow import Distinct, View
 
 COMMON = "common"
 """The owner of the sets that every proxy has."""
@@ -56,6 +52,24 @@ class _Scope:
         self.resources: dict[object, Resources] = {}
         """By contributor: (kind of contribution, host)."""
         self.configurations: dict[str, Configuration] = {}
+
+
+class Sealed(NamedTuple):
+    """The sealed views, before they are joined into sets."""
+
+    clusters: View[Variant, Resources]
+    endpoints: View[Variant, Resources]
+    passed: View[Variant, Resources]
+    hosts: View[RouteVariant, HostPieces]
+    orphans: View[Orphan, HostPieces]
+    listeners: View[ir.Listener, Resource]
+    outside: View[ScopeKey, Beyond]
+    common: View[str, Resources]
+    inbound: View[str, Resources]
+    gateways: View[ScopeKey, Resources]
+    secrets: View[ObjectKey, Resources]
+    variants: Distinct[Any, Variant]
+    route_variants: Distinct[Any, RouteVariant]
 
 
 class Assembler:

@@ -1,44 +1,22 @@
 """Wires the compiler into the graph and turns each propagation into a Change for xDS."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Outcome, Problem
-from meltemi.base.resource import Change, NodeInfo, Resource
-from meltemi.compile import ir
-from meltemi.compile.assemble import Assembler
+from meltemi.base.resource import Change, NodeInfo
+from meltemi.compile.assemble import Assembler, Sealed
 from meltemi.compile.demand.serve import OnDemand
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.patch.overlay import Overlay
 from meltemi.compile.patch.select import Filter, PatchSet, filter_from_object, selected
 from meltemi.compile.proxy_plan import Planning, planning
-from meltemi.compile.scope import ScopeKey
-from meltemi.compile.seal import Beyond, HostPieces, Resources, Sealer
+from meltemi.compile.seal import Sealer
 from meltemi.compile.settings import Mesh, MeshSettings
-from meltemi.compile.views import RouteVariant, Variant
-from meltemi.compile.visibility import Orphan
-from meltemi.flow import Distinct, Fetch, Graph, Source, View
+from meltemi.flow import Fetch, Graph, Source, View
 from meltemi.model.build import Model
 from meltemi.protos import Protos
-
-
-class Sealed(NamedTuple):
-    """The sealed views, before they are joined into sets."""
-
-    clusters: View[Variant, Resources]
-    endpoints: View[Variant, Resources]
-    passed: View[Variant, Resources]
-    hosts: View[RouteVariant, HostPieces]
-    orphans: View[Orphan, HostPieces]
-    listeners: View[ir.Listener, Resource]
-    outside: View[ScopeKey, Beyond]
-    common: View[str, Resources]
-    inbound: View[str, Resources]
-    gateways: View[ScopeKey, Resources]
-    secrets: View[ObjectKey, Resources]
-    variants: Distinct[Any, Variant]
-    route_variants: Distinct[Any, RouteVariant]
 
 
 class Compiled:
