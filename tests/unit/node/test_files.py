@@ -15,7 +15,6 @@ from meltemi.base.clock import SystemClock
 from meltemi.base.keys import ObjectKey
 from meltemi.base.redacted import Redacted
 from meltemi.kube.informer import Event
-from meltemi.local.node.cgroups import Cgroups, Wanted
 from meltemi.local.node.environment import Environment, expand, quantity
 from meltemi.local.node.errors import BadPod, VolumeMissing
 from meltemi.local.node.etc import etc_files, resolv_conf
@@ -198,22 +197,3 @@ async def test_a_follower_reads_on_over_a_rotation(
     assert lines[0] == b"first"
     assert [line.split()[1] for line in lines[1:]] == [b"%d" % n for n in range(100)]
     assert tail(log.path, lines=1, most=100) == "line 99 of the log that is rotated\n"
-
-
-def test_limits_are_written_for_both_versions_of_control_groups(tmp_path: Path) -> None:
-    wanted = Wanted(memory=1 << 26, cpu=0.5, cpu_request=0.25)
-    for unified, expected in (
-        (True, {"memory.max": "67108864", "cpu.max": "50000 100000", "pids.max": "4096"}),
-        (False, {"memory.limit_in_bytes": "67108864", "cpu.cfs_quota_us": "50000"}),
-    ):
-        place = tmp_path / str(unified)
-        place.mkdir()
-        groups = Cgroups(dict.fromkeys(("memory", "cpu", "pids"), place), is_unified=unified)
-        files = groups.make("uid", "main", wanted)
-        assert files == (str(place / "uid-main" / "cgroup.procs"),)
-        for name, value in expected.items():
-            assert (place / "uid-main" / name).read_text() == value
-        kills = "memory.events" if unified else "memory.oom_control"
-        assert not groups.ran_out_of_memory("uid", "main")
-        (place / "uid-main" / kills).write_text("oom 1\noom_kill 2\n")
-        assert groups.ran_out_of_memory("uid", "main")

@@ -147,53 +147,83 @@ def _cpu_settings(wanted: Wanted, is_unified: bool) -> Sequence[tuple[str, str]]
     return [("cpu.shares", str(shares)), *limit]
 
 
-def find(data: Path) -> Cgroups:
+def find(data: Path, mount: Path = _MOUNT, membership: Path = Path("/proc/self/cgroup")) -> Cgroups:
     """The groups this process may make for the mesh that lives in `data`."""
     own = f"meltemi-{hashlib.blake2b(str(data).encode(), digest_size=4).hexdigest()}"
+    is_unified = (mount / "cgroup.controllers").exists()
     try:
-        if (_MOUNT / "cgroup.controllers").exists():
-            found = Cgroups(_unified(own), is_unified=True)
-        else:
-            found = Cgroups(_separate(own), is_unified=False)
+        present = membership.read_text().splitlines()
+        find_places = _unified if is_unified else _separate
+        places = find_places(own, mount, present)
     except OSError as error:
         return Cgroups({}, is_unified=True, unlimited=f"{error.filename}: {error.strerror}")
+    missing = [c for c in _WANTED if c not in places]
+    unlimited = f"the machine's control groups do not hand on {', '.join(missing)}"
+    found = Cgroups(places, is_unified=is_unified, unlimited=unlimited if missing else "")
     found.clean()
     return found
 
 
-def _unified(own: str) -> Mapping[str, Path]:
+def _unified(own: str, mount: Path, present: Sequence[str]) -> Mapping[str, Path]:
     """A group whose controllers we may hand on; beside our own, or at the top. Raises OSError."""
-    present = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
-    failure: OSError | None = None
-    for parent in ((_MOUNT / present).parent, _MOUNT):
-        place = parent / own
+    ours = next((line[3:].lstrip("/") for line in present if line.startswith("0::")), "")
+    failure: OSError = FileNotFoundError(2, "no control group can be made", str(mount))
+    for parent in ((mount / ours).parent, mount):
+        if not parent.is_relative_to(mount):
+            continue
         try:
-            if not parent.is_relative_to(_MOUNT):
-                continue
-            place.mkdir(exist_ok=True)
-            (place / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in _WANTED))
-            _try_to_enter(place)
+            if parent == mount:
+                _hand_on(mount, _WANTED)
+            return delegated(parent / own, _WANTED)
         except OSError as error:
             failure = error
+    raise failure
+
+
+def _hand_on(group: Path, wanted: Sequence[str]) -> None:
+    """Let groups below have what this one has; one by one, for one that is not there fails all."""
+    present = (group / "cgroup.controllers").read_text().split()
+    enabled = (group / "cgroup.subtree_control").read_text().split()
+    for controller in wanted:
+        if controller in present and controller not in enabled:
+            # With processes in it a group hands on nothing, but for the top of the machine.
             with contextlib.suppress(OSError):
-                place.rmdir()
-            continue
-        return dict.fromkeys(_WANTED, place)
-    raise failure or FileNotFoundError(2, "no control group can be made", str(_MOUNT))
+                (group / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
-def _separate(own: str) -> Mapping[str, Path]:
+def delegated(place: Path, wanted: Sequence[str]) -> Mapping[str, Path]:
+    """Make a group of version 2 whose groups are limited, as far as the one above lets it.
+
+    It never holds processes itself, or the kernel would refuse. Raises OSError.
+    """
+    above = place.parent / "cgroup.subtree_control"
+    enabled = above.read_text().split()
+    found = [controller for controller in wanted if controller in enabled]
+    if not found:
+        raise PermissionError(1, f"hands on none of {', '.join(wanted)}", str(above))
+    place.mkdir(exist_ok=True)
+    try:
+        (place / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in found))
+        _try_to_enter(place)
+    except OSError:
+        with contextlib.suppress(OSError):
+            place.rmdir()
+        raise
+    return dict.fromkeys(found, place)
+
+
+def _separate(own: str, mount: Path, present: Sequence[str]) -> Mapping[str, Path]:
     """A group below our own in each hierarchy of version 1. Raises OSError."""
     places: dict[str, Path] = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, present = line.split(":", 2)
+    for line in present:
+        _, controllers, ours = line.split(":", 2)
         for controller in controllers.split(","):
             if controller in _WANTED:
-                place = _MOUNT / controller / present.lstrip("/") / own
+                place = mount / controller / ours.lstrip("/") / own
                 place.mkdir(exist_ok=True)
                 places[controller] = place
     if not places:
-        raise FileNotFoundError(2, "no control group limits memory or CPU", str(_MOUNT))
+        raise FileNotFoundError(2, "no control group limits memory or CPU", str(mount))
     for place in places.values():
         _try_to_enter(place)
     if "cpu" in places:

@@ -111,7 +111,7 @@ def _readiness(machine: Machine) -> str:
     """What the node does, and what it cannot do on this machine."""
     unlimited = machine.cgroups.unlimited
     if unlimited:
-        return f"the node runs pods as processes, without limits of CPU and memory: {unlimited}"
+        return f"the node runs pods as processes, and does not limit all of them: {unlimited}"
     return "the node runs pods as processes, with limits of CPU and memory"
 
 
