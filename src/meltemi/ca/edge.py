@@ -12,7 +12,6 @@ import logging
 import secrets
 import socket
 import ssl
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,13 +19,13 @@ from urllib.parse import unquote
 
 from cryptography import x509
 
+from meltemi.base.connections import CHUNK, Connections, Stream, carry
 from meltemi.base.identity import Identity
 from meltemi.ca.authenticate import identity_from_certificate
 from meltemi.ca.errors import Unauthenticated
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 64 * 1024
 _HANDSHAKE_SECONDS = 10.0
 _PEER_PREFIX = "unix-abstract:"
 
@@ -46,19 +45,18 @@ class Edge:
         self._listener = listener
         self._context = context
         self._target = target
-        self._most = most_connections
         self._identities: dict[str, Identity | None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve, name="port 15012", most=most_connections)
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._accepted,
+            self._connections.accept,
             sock=self._listener,
             ssl=self._context,
             ssl_handshake_timeout=_HANDSHAKE_SECONDS,
             backlog=2048,
-            limit=_CHUNK,
+            limit=CHUNK,
         )
         return self
 
@@ -70,9 +68,7 @@ class Edge:
     ) -> None:
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._connections.end()
 
     def identity_of(self, peer: str) -> Identity | None:
         """Who is behind a gRPC `context.peer()`; None without a verified certificate."""
@@ -80,59 +76,26 @@ class Edge:
             return None
         return self._identities.get(unquote(peer.removeprefix(_PEER_PREFIX)))
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         name = f"meltemi-edge-{secrets.token_hex(16)}"
         try:
-            if len(self._tasks) > self._most:
-                log.warning("refused a connection: %d are open already", self._most)
-                return
             self._identities[name] = _peer_identity(writer)
-            await self._carry(name, reader, writer)
+            await carry((reader, writer), await self._inside(name), until="either")
         except Unauthenticated as e:
             log.warning("refused a connection: %s", e)
-        except (OSError, asyncio.IncompleteReadError) as e:
-            log.info("a connection to the control plane ended: %s", e)
         finally:
             self._identities.pop(name, None)
-            writer.transport.abort()
-            if task is not None:
-                self._tasks.discard(task)
 
-    async def _carry(
-        self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _inside(self, name: str) -> Stream:
+        """A connection to the unix socket from an address of its own."""
         inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             inner.bind(f"\0{name}")
             await asyncio.get_running_loop().sock_connect(inner, str(self._target))
-            in_reader, in_writer = await asyncio.open_unix_connection(sock=inner, limit=_CHUNK)
+            return await asyncio.open_unix_connection(sock=inner, limit=CHUNK)
         except BaseException:
             inner.close()
             raise
-        try:
-            pumps = (
-                asyncio.create_task(_pump(reader, in_writer), name=f"{name} in"),
-                asyncio.create_task(_pump(in_reader, writer), name=f"{name} out"),
-            )
-            try:
-                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for pump in pumps:
-                    pump.cancel()
-                await asyncio.gather(*pumps, return_exceptions=True)
-        finally:
-            in_writer.transport.abort()
-            with suppress(OSError):
-                await in_writer.wait_closed()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK):
-        writer.write(data)
-        await writer.drain()
 
 
 def _peer_identity(writer: asyncio.StreamWriter) -> Identity | None:

@@ -6,15 +6,13 @@ import itertools
 import socket
 from typing import Protocol, cast
 
+from meltemi.base.connections import CHUNK, Connections, Stream, carry
 from meltemi.local.node.services import Port, ServiceTable, Virtual
 from meltemi.local.node.vips import affinity
 
-_CHUNK = 65536
 _CALLER_SECONDS = 60.0
 """How long the answers to a sender of datagrams find their way back after its last one."""
 _MOST_CALLERS = 1024
-
-Far = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Targets(Protocol):
@@ -61,49 +59,21 @@ async def serve_tcp(listening: socket.socket, route: Targets) -> None:
     """Accept until cancelled."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far = await _reach(route, writer.get_extra_info("peername")[0])
-        except OSError:
-            writer.transport.abort()
-            return
-        await _splice(reader, writer, *far)
+        far = await _reach(route, writer.get_extra_info("peername")[0])
+        await carry((reader, writer), far, until="both")
 
-    server = await asyncio.start_server(connected, sock=listening, limit=_CHUNK)
+    accept = Connections(connected, name="a published port").accept
+    server = await asyncio.start_server(accept, sock=listening, limit=CHUNK)
     async with server:
         await server.serve_forever()
 
 
-async def _reach(route: Targets, client: str) -> Far:
+async def _reach(route: Targets, client: str) -> Stream:
     """Connect to the first endpoint that answers. Raises OSError without any."""
     for ip, port in route.targets(client, "TCP"):
         with contextlib.suppress(OSError):
-            return await asyncio.open_connection(ip, port, limit=_CHUNK)
+            return await asyncio.open_connection(ip, port, limit=CHUNK)
     raise ConnectionRefusedError("no endpoint answers")
-
-
-async def _splice(
-    near_reader: asyncio.StreamReader,
-    near_writer: asyncio.StreamWriter,
-    far_reader: asyncio.StreamReader,
-    far_writer: asyncio.StreamWriter,
-) -> None:
-    """Carry both directions; each ends by itself, as TCP lets it."""
-    try:
-        await asyncio.gather(_pump(near_reader, far_writer), _pump(far_reader, near_writer))
-    finally:
-        for writer in (near_writer, far_writer):
-            writer.close()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(_CHUNK):
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-    except (ConnectionError, OSError):
-        writer.transport.abort()
 
 
 async def serve_udp(bound: socket.socket, route: Route) -> None:
