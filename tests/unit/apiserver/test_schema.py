@@ -1,5 +1,7 @@
 """The descriptions of kinds, and the OpenAPI documents made from them."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from meltemi.api.kinds import KINDS, Kind
@@ -78,3 +80,25 @@ async def test_fields_say_what_they_mean(
     document = await api.get(f"/openapi/v3/{group}")
     found: Json = document["components"]["schemas"][schema]["properties"][field]
     assert word in found["description"]
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_every_field_of_a_kind_says_what_it_is(name: str) -> None:
+    registry, kind = Registry(), KINDS[name]
+    for version in kind.versions:
+        node = registry.node(kind, version)
+        assert node is not None
+        assert sorted(undescribed(node, name, set())) == []
+
+
+def undescribed(node: Node, path: str, seen: set[int]) -> Iterator[str]:
+    """Paths of fields without a word about them; types that contain themselves once."""
+    if id(node.fields) in seen:
+        return
+    seen.add(id(node.fields))
+    for field, inner in node.fields.items():
+        if not inner.doc:
+            yield f"{path}.{field}"
+        yield from undescribed(inner, f"{path}.{field}", seen)
+    if node.item is not None:
+        yield from undescribed(node.item, path, seen)

@@ -198,8 +198,9 @@ def plain_schema(schema: Any, *, named: bool = False) -> Any:
 
 def _open(name: str) -> Node:
     """A mesh kind that has no Struct yet: any spec."""
-    free = Node(word="any", keeps_unknown=True)
-    fields = {"metadata": object_meta(), "spec": free, "status": free}
+    spec = Node(word="any", keeps_unknown=True, doc="What is wanted; its fields are not described.")
+    status = Node(word="any", keeps_unknown=True, doc="What the control plane reports.")
+    fields = {"metadata": object_meta(), "spec": spec, "status": status}
     return with_identity(Node(name=name, fields=fields))
 
 
