@@ -17,6 +17,8 @@ from .conftest import (
     Json,
 )
 
+VIRTUAL_SERVICES = "/apis/networking.istio.io/v1/namespaces/default/virtualservices"
+
 
 def config(name: str, **data: str) -> Json:
     return {"metadata": {"name": name}, "data": data}
@@ -323,6 +325,33 @@ async def test_mistakes_are_named(api: Api, change: Json, said: str) -> None:
     answer = await api.call("POST", DEPLOYMENTS, body)
     assert answer.status in (400, 422)
     assert said in answer.message
+
+
+async def test_wrong_types_are_refused_as_each_kind_of_object_is_read(api: Api) -> None:
+    """Built-in kinds: 400, and 422 by a patch. Custom ones: 422, but their metadata 400."""
+    built = deployment()
+    mesh: Json = {"metadata": {"name": "x"}, "spec": {"hosts": ["a"]}}
+    mesh["spec"]["http"] = [{"route": [{"destination": {"host": "a"}}]}]
+    await api.post(DEPLOYMENTS, built)
+    await api.post(VIRTUAL_SERVICES, mesh)
+    wrong = {"spec": {"replicas": "three"}}
+    place = f"{DEPLOYMENTS}/{built['metadata']['name']}"
+    put = {**built, "spec": {**built["spec"], "replicas": "three"}}
+    labels = {"metadata": {"name": "x", "labels": ["a"]}}
+    for method, path, body, code, said in (
+        ("PUT", place, put, 400, "spec.replicas: expected an integer"),
+        ("PATCH", place, wrong, 422, "patch: Invalid value: spec.replicas"),
+        ("PUT", place, {**put, **labels}, 400, "metadata.labels"),
+        ("PUT", f"{VIRTUAL_SERVICES}/x", {**mesh, "spec": {"hosts": 7}}, 422, "spec.hosts"),
+        ("PATCH", f"{VIRTUAL_SERVICES}/x", {"spec": {"hosts": 7}}, 422, "spec.hosts"),
+        ("PUT", f"{VIRTUAL_SERVICES}/x", {**mesh, **labels}, 400, "metadata.labels"),
+    ):
+        if method == "PUT":
+            version = (await api.get(path))["metadata"]["resourceVersion"]
+            body["metadata"] = {**body["metadata"], "resourceVersion": version}
+        media = MERGE if method == "PATCH" else "application/json"
+        answer = await api.call(method, path, body, media=media)
+        assert (answer.status, said in answer.message) == (code, True), (body, answer.raw)
 
 
 async def test_what_is_out_of_scope_says_so(api: Api, pod: Json) -> None:

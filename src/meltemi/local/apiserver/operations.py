@@ -70,6 +70,7 @@ class Write(msgspec.Struct, frozen=True):
     """What becomes of unknown and repeated fields: Strict, Warn or Ignore."""
     version: str = ""
     """The version the object is written in; empty for the one that is stored."""
+    is_patch: bool = False
     repeated: tuple[str, ...] = ()
     """Fields that the body has twice."""
     options: Json = {}
@@ -189,16 +190,37 @@ class Operations:
             raise bad_request("metadata: expected an object")
         node = self.registry.node(kind, version)
         shaped = shape(node, body, keeps_unknown=is_mesh(kind))
-        if shaped.wrong and not is_mesh(kind):
-            listed = "; ".join(f"{path}: {why}" if path else why for path, why in shaped.wrong)
-            raise bad_request(
-                f'{kind.name} in version "{version}" cannot be handled as a {kind.name}: {listed}'
-            )
+        if shaped.wrong:
+            self._check_types(kind, body, shaped.wrong, write)
         self.report_unknown(shaped.unknown, write)
         data = stored(kind, version, shaped.value)
         data["apiVersion"], data["kind"] = kind.api_version, kind.name
         data.setdefault("metadata", {})
         return data
+
+    def _check_types(
+        self, kind: Kind, body: Json, wrong: list[tuple[str, str]], write: Write
+    ) -> None:
+        """Refuse values of the wrong type, as Kubernetes does: it cannot read a built-in object
+        that has one (400, but 422 when a patch made it so), nor any object's metadata; a custom
+        object breaks its schema (422). The mesh's kinds are checked by their own rules, later.
+        """
+        version = write.version or kind.versions[0]
+        metadata = [(path, why) for path, why in wrong if path.partition(".")[0] == "metadata"]
+        is_custom = self.registry.is_custom(kind)
+        listed = "; ".join(
+            f"{path}: {why}" if path else why for path, why in (metadata if is_custom else wrong)
+        )
+        name = str((body.get("metadata") or {}).get("name", ""))
+        if listed and write.is_patch:
+            raise invalid(kind.name, kind.group, name, [("patch", f"Invalid value: {listed}")])
+        if listed:
+            raise bad_request(
+                f'{kind.name} in version "{version}" cannot be handled as a {kind.name}: {listed}'
+            )
+        if not is_mesh(kind):
+            causes = [(path, f"Invalid value: {why}") for path, why in wrong]
+            raise invalid(kind.name, kind.group, name, causes)
 
     def report_unknown(self, unknown: list[str], write: Write) -> None:
         """Refuse, warn of or ignore fields that nobody knows, as the client asked."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import orjson
 from aiohttp import web
 
@@ -52,7 +53,7 @@ class Patching:
             found.namespace,
             found.name,
             lambda before: self.patched(request, before, patch, node),
-            write,
+            msgspec.structs.replace(write, is_patch=True),
             subresource=found.subresource,
         )
         return stored, False
