@@ -19,7 +19,9 @@ from .conftest import REAL, Cluster
 Json = dict[str, Any]
 CASES: list[Json] = yaml.safe_load((Path(__file__).parent / "kinds.yaml").read_text())
 FULL = ("ConfigMap", "Deployment", "Role", "CustomResourceDefinition", "VirtualService")
-EVERYWHERE = ("get_in_every_form", "apply_again_and_changed", "apply_on_the_server", "explain")
+EVERYWHERE = (
+    "get_in_every_form", "describe", "apply_again_and_changed", "apply_on_the_server", "explain",
+)  # fmt: skip
 VERBS: dict[str, Callable[["Subject"], None]] = {}
 
 

@@ -17,6 +17,8 @@ _POD_SUBRESOURCES = {
     "binding": ("Binding", ("create",)),
     "eviction": ("Eviction", ("create",)),
 }
+_SHOWN_IN = {"eviction": "policy"}
+"""Groups of subresources' kinds that are not the pod's own."""
 _REVIEWS = {
     "authentication.k8s.io": (
         ("tokenreviews", "TokenReview"),
@@ -76,8 +78,13 @@ def _discovered(kind: Kind, version: str) -> Json:
             {"subresource": name, "responseKind": shown, "verbs": ["get", "patch", "update"]}
         )
     if kind.name == "Pod":
+        # kubectl drain deletes instead of evicting unless it finds policy's Eviction here.
         subresources += [
-            {"subresource": n, "responseKind": {**own, "kind": shown}, "verbs": list(verbs)}
+            {
+                "subresource": n,
+                "responseKind": {**own, "kind": shown, "group": _SHOWN_IN.get(n, "")},
+                "verbs": list(verbs),
+            }
             for n, (shown, verbs) in _POD_SUBRESOURCES.items()
         ]
     if kind.name == "ServiceAccount":
@@ -168,7 +175,7 @@ def resource_list(registry: Registry, group_name: str, version: str) -> Json | N
                 "singularName": "",
                 "verbs": s["verbs"],
                 "namespaced": kind.namespaced,
-                "kind": s["responseKind"]["kind"],
+                **_foreign(kind, s["responseKind"]),
             }
             for s in found["subresources"]
         ]
@@ -184,3 +191,10 @@ def resource_list(registry: Registry, group_name: str, version: str) -> Json | N
         "groupVersion": name,
         "resources": resources,
     }
+
+
+def _foreign(kind: Kind, shown: Json) -> Json:
+    """The kind of a subresource, with its group and version where they are not the object's."""
+    if shown["group"] == kind.group:
+        return {"kind": shown["kind"]}
+    return {"kind": shown["kind"], "group": shown["group"], "version": shown["version"]}

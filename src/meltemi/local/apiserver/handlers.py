@@ -119,6 +119,9 @@ class Handlers:
         return response
 
     def _document_at(self, request: web.Request, path: str) -> web.Response:
+        if path == "/openapi/v2" and request.method == "GET":
+            body, media = openapi.second(request.headers.get("Accept", ""))
+            return web.Response(body=body, headers={"Content-Type": media})
         document = self._document(path, request.headers.get("Accept", ""))
         if document is None:
             raise StatusError(404, "NotFound", "the server could not find the requested resource")
@@ -135,7 +138,9 @@ class Handlers:
         parts = path.strip("/").split("/")
         match parts:
             case [""]:
-                return {"paths": ["/api", "/apis", "/healthz", "/openapi/v3", "/version"]}
+                return {
+                    "paths": ["/api", "/apis", "/healthz", "/openapi/v2", "/openapi/v3", "/version"]
+                }
             case ["api"] | ["apis"]:
                 if "APIGroupDiscoveryList" in accept:
                     return discovery.aggregated(registry, core=parts == ["api"])
@@ -154,8 +159,6 @@ class Handlers:
                 return openapi.document(registry, "", version)
             case ["openapi", "v3", "apis", group, version]:
                 return openapi.document(registry, group, version)
-            case ["openapi", "v2"]:
-                raise StatusError(404, "NotFound", "OpenAPI v2 is not served here; use /openapi/v3")
             case ["version"]:
                 return _version()
         return None

@@ -103,6 +103,25 @@ def _operation(verb: str, known: Json, schema: str) -> Json:
     return operation
 
 
+_V2_ASKED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+_V2_ANSWERED = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""Clients ask with an @, which is no media type that they could read in an answer."""
+
+
+def second(accept: str) -> tuple[bytes, str]:
+    """OpenAPI v2 without any kinds, and its media type.
+
+    kubectl asks for it before it applies a `kind: List`, and goes on without schemas when it finds
+    none: the server checks fields itself. Everything that is described is in v3.
+    """
+    if _V2_ASKED in accept:
+        # Document: swagger = 1, info = 2 (title = 1, version = 2), paths = 8.
+        info = b"\x0a\x07Meltemi\x12\x07v1.32.0"
+        return b"\x0a\x032.0\x12" + bytes((len(info),)) + info + b"\x42\x00", _V2_ANSWERED
+    info_json = {"title": "Meltemi", "version": "v1.32.0"}
+    return orjson.dumps({"swagger": "2.0", "info": info_json, "paths": {}}), _CONTENT
+
+
 class _Schemas:
     """Collects schemas under names; types that contain themselves are named once."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from meltemi.local.apiserver.errors import StatusError, bad_request, method_not_allowed, not_found
+from meltemi.local.apiserver.errors import StatusError, bad_request, method_not_allowed
 from meltemi.local.apiserver.operations import Operations, Write
 from meltemi.local.apiserver.requests import Target, parse_body
 from meltemi.local.apiserver.selectors import matches_selector
@@ -137,7 +137,7 @@ def _check_running(pod: Json) -> None:
             f"cannot exec into a container in a completed pod; current phase is {phase}"
         )
     if not pod["spec"].get("nodeName"):
-        raise not_found("pods", "", pod["metadata"]["name"])
+        raise bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
 
 
 def _success() -> web.Response:

@@ -7,7 +7,7 @@ from typing import Any
 
 from meltemi.api.kinds import Column, Kind
 from meltemi.local.apiserver import jsonpath, printers
-from meltemi.local.apiserver.ages import Row, age
+from meltemi.local.apiserver.ages import Row, age, joined
 
 Json = dict[str, Any]
 Now = datetime.datetime
@@ -143,15 +143,21 @@ def _namespace(data: Json, now: Now) -> Sequence[Any]:
     return [data["metadata"]["name"], phase, age(data["metadata"].get("creationTimestamp"), now)]
 
 
+_ROLE = "node-role.kubernetes.io/"
+
+
 def _node(data: Json, now: Now) -> Sequence[Any]:
     status = _status(data)
     conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
     info = status.get("nodeInfo") or {}
     addresses = {a["type"]: a["address"] for a in status.get("addresses") or ()}
+    ready = "Ready" if conditions.get("Ready") == "True" else "NotReady"
+    labels = data["metadata"].get("labels") or {}
+    roles = (word.removeprefix(_ROLE) for word in sorted(labels) if word.startswith(_ROLE))
     return [
         data["metadata"]["name"],
-        "Ready" if conditions.get("Ready") == "True" else "NotReady",
-        "control-plane",
+        ready + (",SchedulingDisabled" if (data.get("spec") or {}).get("unschedulable") else ""),
+        joined(roles),
         age(data["metadata"].get("creationTimestamp"), now),
         info.get("kubeletVersion", ""),
         addresses.get("InternalIP", "<none>"),
