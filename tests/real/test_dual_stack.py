@@ -36,6 +36,35 @@ ASK_TCP = (
     "c = s.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5)\n"
     "c.sendall(b'ping'); print(c.recv(99).decode())"
 )
+HTTP_SIX = (
+    "import http.server as h, socket\n"
+    "class S(h.HTTPServer): address_family = socket.AF_INET6\n"
+    "class H(h.BaseHTTPRequestHandler):\n"
+    "    def do_GET(self):\n"
+    "        self.send_response(200); self.end_headers()\n"
+    "        self.wfile.write(self.client_address[0].encode())\n"
+    "s = S(('::', 8081), H, bind_and_activate=False)\n"
+    "s.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)\n"
+    "s.server_bind(); s.server_activate(); s.serve_forever()"
+)
+GATEWAY = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: six, namespace: shop}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 8088, name: http, protocol: HTTP}, hosts: ["six.example.com"], bind: "::"}
+  - {port: {number: 8089, name: http-any, protocol: HTTP}, hosts: ["six.example.com"]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: gate, namespace: shop}
+spec:
+  hosts: [six.example.com]
+  gateways: [six]
+  http: [{route: [{destination: {host: six, port: {number: 80}}}]}]
+"""
 MANIFEST = f"""
 apiVersion: v1
 kind: Namespace
@@ -51,6 +80,9 @@ spec:
     image: meltemi/echo
     args: ["--port", "8080", "--tcp-port", "9000"]
     readinessProbe: {{httpGet: {{path: /health, port: 8080}}, periodSeconds: 1}}
+  - name: six-only
+    image: python
+    command: [python3, "-c", {json.dumps(HTTP_SIX)}]
 ---
 apiVersion: v1
 kind: Pod
@@ -92,7 +124,10 @@ metadata: {{name: both, namespace: shop}}
 spec:
   ipFamilyPolicy: RequireDualStack
   selector: {{app: server}}
-  ports: [{{name: http, port: 80, targetPort: 8080}}, {{name: tcp, port: 9000}}]
+  ports:
+  - {{name: http, port: 80, targetPort: 8080}}
+  - {{name: http-six, port: 81, targetPort: 8081}}
+  - {{name: tcp, port: 9000}}
 ---
 apiVersion: v1
 kind: Service
@@ -147,6 +182,7 @@ def shop(own_network: None) -> Iterator[Mesh]:
         mesh.apply(MANIFEST[:entry])
         mesh.kubectl("wait", "-n", "shop", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
         mesh.apply(MANIFEST[entry:].replace("OPEN", addresses(mesh, "open")[1]))
+        mesh.apply(GATEWAY, "gateway/six.shop", "virtualservice/gate.shop")
         mesh.meltemi("wait", "--for=distribution", "serviceentry/named.shop")
         yield mesh
         assert [line for proxy in mesh.proxies() for line in proxy["rejected"]] == []
@@ -234,6 +270,28 @@ def test_names_have_addresses_of_each_family(shop: Mesh) -> None:
     assert looked_up(shop, f"{dashed}.pods", "aaaa") == addresses(shop, "server")[1:]
 
 
+def test_names_are_answered_over_ipv6(shop: Mesh) -> None:
+    """By the node, and where questions are captured by the pod's own port 15053."""
+    for pod in ("plain", "caller"):
+        said = run_in(shop, pod, "nslookup", "-type=aaaa", "six", "fd00:10:44::1")
+        assert cluster_ips(shop, "six")[0] in said
+
+
+def test_an_application_that_listens_over_ipv6_alone_is_reached(shop: Mesh) -> None:
+    four, six = cluster_ips(shop, "both")
+    for host in (four, f"[{six}]"):
+        assert curl(shop, "caller", f"http://{host}:81/") == "::6"
+
+
+def test_a_gateway_listens_over_ipv6(shop: Mesh) -> None:
+    pod = read(shop, "pods", "-n", "istio-system", "-l", "istio=ingressgateway")["items"][0]
+    four, six = (item["ip"] for item in pod["status"]["podIPs"])
+    host = ("-H", "Host: six.example.com")
+    for place in (f"[{six}]:8088", f"[{six}]:8089", f"{four}:8089"):
+        assert json.loads(curl(shop, "plain", f"http://{place}/", *host))["hostname"] == "server"
+    assert fails(shop, "plain", f"http://{four}:8088/")
+
+
 def test_sidecars_speak_mutual_tls_over_ipv6(shop: Mesh) -> None:
     before = tls_requests(shop)
     for url in ("http://six/", f"http://[{cluster_ips(shop, 'both')[1]}]/", "http://pods:8080/"):
@@ -267,6 +325,7 @@ def test_strict_refuses_plaintext_over_ipv6(shop: Mesh) -> None:
         assert fails(shop, "plain", f"http://{host}:8080/")
     assert fails(shop, "plain", f"http://[{cluster_ips(shop, 'six')[0]}]/")
     assert fails(shop, "plain", f"http://[{six}]:9000/")
+    assert not fails(shop, "plain", f"http://[{addresses(shop, 'open')[1]}]:8080/")
 
 
 def test_a_pod_that_calls_itself_meets_its_own_policies(shop: Mesh) -> None:

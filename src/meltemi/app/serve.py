@@ -30,7 +30,6 @@ from meltemi.app.memory import Memory
 from meltemi.app.options import Options
 from meltemi.app.registration import Endpoint, Registration
 from meltemi.base.clock import SystemClock
-from meltemi.base.keys import ObjectKey
 from meltemi.ca.authenticate import Authenticator
 from meltemi.ca.edge import Edge
 from meltemi.ca.server_identity import ServerIdentity
@@ -237,7 +236,7 @@ class ControlPlane:
             trust_domain=options.trust_domain,
         )
         injection = Injection(self.engine, self._protos, config)
-        app = webhook_application(injection.config, self._namespace_labels)
+        app = webhook_application(injection.config)
         context = self._identity.context(verify_clients=False, alpn=("http/1.1",))
         await self._site(app, (options.host, options.webhook_port), context)
 
@@ -278,10 +277,6 @@ class ControlPlane:
     def _disconnected(self, node_id: str) -> None:
         self._access.forget(node_id)
         self.engine.disconnect(node_id)
-
-    def _namespace_labels(self, name: str) -> Mapping[str, str]:
-        found = self.engine.objects.namespaces.get(ObjectKey("Namespace", "", name))
-        return found.metadata.labels if found is not None else {}
 
 
 def _access_inside() -> Access:

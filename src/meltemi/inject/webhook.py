@@ -21,8 +21,10 @@ from meltemi.inject.patch import InjectConfig, NotInjected, Refused, inject
 log = logging.getLogger(__name__)
 
 JsonObject = dict[str, Json]
-NamespaceLabels = Callable[[str], Mapping[str, str]]
 _LARGEST = 8 << 20
+_SELECTED = {names.NAMESPACE_LABEL: "enabled"}
+"""The API server asks only about pods that its namespaceSelector chose, by labels that it knows
+earlier than anybody else: a namespace may be as young as its first pod."""
 
 
 class ConfigFor(Protocol):
@@ -33,11 +35,11 @@ class ConfigFor(Protocol):
     ) -> InjectConfig: ...
 
 
-def application(config: ConfigFor, namespace_labels: NamespaceLabels) -> web.Application:
+def application(config: ConfigFor) -> web.Application:
     """/inject, /validate and /ready."""
 
     async def on_inject(request: web.Request) -> web.Response:
-        return await _answer(request, lambda r: _inject(r, config, namespace_labels))
+        return await _answer(request, lambda r: _inject(r, config))
 
     async def on_validate(request: web.Request) -> web.Response:
         return await _answer(request, _validate)
@@ -67,13 +69,13 @@ async def _answer(request: web.Request, decide: Callable[[JsonObject], JsonObjec
     return web.json_response(body)
 
 
-def _inject(asked: JsonObject, config: ConfigFor, labels: NamespaceLabels) -> JsonObject:
+def _inject(asked: JsonObject, config: ConfigFor) -> JsonObject:
     pod, namespace = asked["object"], asked.get("namespace") or "default"
     try:
         meta = pod.get("metadata") or {}
         templates = str((meta.get("annotations") or {}).get(names.TEMPLATES_ANNOTATION, ""))
         own = config(namespace, meta.get("labels") or {}, gateway="gateway" in templates)
-        result = inject(pod, labels(namespace), own, namespace=namespace)
+        result = inject(pod, _SELECTED, own, namespace=namespace)
     except Refused as error:
         return _refusal(f"the sidecar cannot be injected: {error}")
     if isinstance(result, NotInjected):

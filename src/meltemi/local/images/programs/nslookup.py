@@ -56,7 +56,9 @@ def _show(name: str, server: str, types: Sequence[str]) -> bool:
     found = False
     for kind in types:
         try:
-            answer = DNSRecord.parse(DNSRecord.question(name, kind).send(server, timeout=_SECONDS))
+            question = DNSRecord.question(name, kind)
+            said = question.send(server, timeout=_SECONDS, ipv6=":" in server)
+            answer = DNSRecord.parse(said)
         except (TimeoutError, OSError) as error:
             print(f";; connection to {server}: {error}", file=sys.stderr)
             return False
