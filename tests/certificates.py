@@ -54,6 +54,25 @@ class Authority:
         )
         return Signed(certificate.public_bytes(_PEM), private)
 
+    def revoke(self, *signed: Signed) -> bytes:
+        """The list of these as revoked, in PEM."""
+        now = datetime.datetime.now(datetime.UTC)
+        made = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - datetime.timedelta(minutes=5))
+            .next_update(now + datetime.timedelta(days=1))
+        )
+        for one in signed:
+            revoked = (
+                x509.RevokedCertificateBuilder()
+                .serial_number(x509.load_pem_x509_certificate(one.certificate).serial_number)
+                .revocation_date(now - datetime.timedelta(minutes=1))
+                .build()
+            )
+            made = made.add_revoked_certificate(revoked)
+        return made.sign(self._key, hashes.SHA256()).public_bytes(_PEM)
+
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: Key) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)

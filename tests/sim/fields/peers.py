@@ -140,11 +140,21 @@ async def hang_up(visit: Visit, reader: asyncio.StreamReader, _: asyncio.StreamW
     visit.said += await reader.read(65536)
 
 
-class Http2:
-    """An HTTP/2 server. Streams are answered once `most` of one connection are open, or at once."""
+GRPC_MESSAGE = b"\0\0\0\0\5hello"
 
-    def __init__(self, *, pongs: bool = True) -> None:
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()
+
+
+class Http2:
+    """An HTTP/2 server that answers while its gate is open; with `grpc` as a service does."""
+
+    def __init__(self, *, pongs: bool = True, grpc: bool = False) -> None:
         self.pongs = pongs
+        self.grpc = grpc
+        self.asked: list[dict[str, str]] = []
+        """The headers of each request."""
         self.pings = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -185,6 +195,7 @@ class Http2:
                 connection.clear_outbound_data_buffer()
         elif isinstance(event, h2.events.RequestReceived):
             mine.append(event.stream_id or 0)
+            self.asked.append({_text(name): _text(value) for name, value in event.headers or ()})
             answering = asyncio.create_task(
                 self._answer(connection, writer, event.stream_id or 0), name="stream"
             )
@@ -195,8 +206,14 @@ class Http2:
         self, connection: h2.connection.H2Connection, writer: asyncio.StreamWriter, stream: int
     ) -> None:
         await self.gate.wait()
-        connection.send_headers(stream, [(":status", "200"), ("content-length", "5")])
-        connection.send_data(stream, b"fine\n", end_stream=True)
+        if self.grpc:
+            kind = ("content-type", "application/grpc")
+            connection.send_headers(stream, [(":status", "200"), kind])
+            connection.send_data(stream, GRPC_MESSAGE)
+            connection.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+        else:
+            connection.send_headers(stream, [(":status", "200"), ("content-length", "5")])
+            connection.send_data(stream, b"fine\n", end_stream=True)
         self._flush(connection, writer)
 
     @staticmethod

@@ -12,7 +12,7 @@ _TLS = "envoy.extensions.transport_sockets.tls.v3"
 _RAW = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 TLS_SOCKET = "envoy.transport_sockets.tls"
 RAW_SOCKET = "envoy.transport_sockets.raw_buffer"
-_TLS_AUTO, _TLS12 = 0, 3
+_TLS_AUTO, _TLS12, _TLS13 = 0, 3, 4
 _VERSIONS = {"TLSV1_0": 1, "TLSV1_1": 2, "TLSV1_2": 3, "TLSV1_3": 4}
 _DNS, _URI = 2, 3
 _SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
@@ -97,7 +97,7 @@ def originating_client(
     HTTP options see to."""
     context = kit.new(f"{_TLS}.UpstreamTlsContext", sni=settings.sni)
     common = context.common_tls_context
-    common.tls_params.tls_minimum_protocol_version = _TLS12
+    _versions(common)
     _floor(common, floor)
     if credential and settings.mode == "MUTUAL":
         _patient_secret(common.tls_certificate_sds_secret_configs.add(), names.secret(credential))
@@ -140,8 +140,14 @@ def plain(kit: Kit, target: Any) -> None:
     kit.named(target, RAW_SOCKET, kit.new(_RAW))
 
 
-def _mesh_secrets(common: Any) -> None:
+def _versions(common: Any) -> None:
+    """Left to itself an Envoy that is the client speaks nothing newer than TLS 1.2."""
     common.tls_params.tls_minimum_protocol_version = _TLS12
+    common.tls_params.tls_maximum_protocol_version = _TLS13
+
+
+def _mesh_secrets(common: Any) -> None:
+    _versions(common)
     _secret(common.tls_certificate_sds_secret_configs.add(), "default")
     combined = common.combined_validation_context
     _secret(combined.validation_context_sds_secret_config, "ROOTCA")
