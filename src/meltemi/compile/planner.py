@@ -228,7 +228,7 @@ class Planner:
 
         declared = self.settings(fetch).default_retry
         retry = DEFAULT_RETRY if declared is None else retry_from_api(declared)
-        return Resolver(service, policy, retry)
+        return Resolver(service, policy, retry, self.settings(fetch).default_policy)
 
     def _target_ports(self, fetch: Fetch, scope: ScopeKey) -> Mapping[int, Sequence[int]]:
         """Service ports to pod ports, by the Services that select the scope's pods."""

@@ -5,12 +5,12 @@ that applies (a Variant), a virtual host by its service and route table (a Route
 only choose among them, so a thousand services cost their bytes once, however many scopes see them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from meltemi.api.networking import ConnectionPool
+from meltemi.api.networking import ConnectionPool, TrafficPolicy, TrafficPolicyBlocks
 from meltemi.base.identity import Identity
 from meltemi.base.keys import HostKey, ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Outcome
@@ -97,6 +97,8 @@ class Covering(msgspec.Struct, frozen=True):
     """Some policy balances by consistent hash, which routes must know."""
     asks: tuple[frozenset[str], ...] = (frozenset(),)
     """The labels of clients by which endpoints are preferred: without a policy, and under each."""
+    credentials: bool = False
+    """The mesh's default policy names a Secret, for gateways."""
 
 
 class Views(NamedTuple):
@@ -253,8 +255,16 @@ class _Planner:
         settings, distribution = self._mesh.of(fetch), fetch.get(self._distributed, key) or ""
         bodies = (None, *(policy for _, policy in policies))
         asks = tuple(asked_of_clients(body, distribution, settings) for body in bodies)
-        hashes = any(_hashes(policy) for _, policy in policies)
-        return {key: Outcome(Covering(policies, kept, listed.alias_of, hashes, asks))}
+        default = settings.default_policy
+        covering = Covering(
+            policies=policies,
+            tables=kept,
+            alias_of=listed.alias_of,
+            hashes=_hashes((policy for _, policy in policies), default),
+            asks=asks,
+            credentials=_credentials(default),
+        )
+        return {key: Outcome(covering)}
 
     def behind(
         self, fetch: Fetch, key: ServicePortKey, endpoints: EndpointSet
@@ -352,6 +362,7 @@ class _Chooser:
                 if key == policy
             )
             secrets = names_secrets(body) and may_use_secrets(body, scope)
+        secrets = secrets or (found.credentials and scope.kind == "router")
         asked = found.asks[place]
         known = {**dict(scope.labels), **dict(scope.place)} if asked else {}
         client = tuple(sorted((k, v) for k, v in known.items() if k in asked))
@@ -403,12 +414,17 @@ def _targets(rule: HttpRule) -> Iterator[Target]:
     yield from (mirror.target for mirror in rule.mirrors)
 
 
-def _hashes(policy: DestinationPolicy) -> bool:
-    """Whether a policy balances by consistent hash, somewhere."""
-    for block in (policy.policy, *(subset.policy for subset in policy.subsets)):
-        if block is None:
-            continue
-        for level in (block, *block.port_level_settings):
-            if level.load_balancer is not None and level.load_balancer.consistent_hash:
-                return True
-    return False
+def _hashes(policies: Iterable[DestinationPolicy], default: TrafficPolicy | None) -> bool:
+    """Whether some policy balances by consistent hash, somewhere, or may replace the mesh's
+    default that does."""
+    levels = [level for policy in policies for level in policy.levels]
+    is_default = bool(levels) and default is not None and _is_hash(default)
+    return is_default or any(map(_is_hash, levels))
+
+
+def _is_hash(level: TrafficPolicyBlocks) -> bool:
+    return level.load_balancer is not None and level.load_balancer.consistent_hash is not None
+
+
+def _credentials(default: TrafficPolicy | None) -> bool:
+    return default is not None and default.tls is not None and bool(default.tls.credential_name)

@@ -11,6 +11,8 @@ from dnslib import QTYPE, RR, A, DNSRecord
 from meltemi.simulate.resolving import address_of
 
 PORT = 15353
+FLEETING = ".fleeting.example"
+"""Names under it are to be asked for again at once."""
 RESOLVER: dict[str, Any] = {
     "name": "envoy.network.dns_resolver.cares",
     "typed_config": {
@@ -42,5 +44,6 @@ class _Names(asyncio.DatagramProtocol):
         answer = question.reply()
         if QTYPE[question.q.qtype] == "A":
             name = str(question.q.qname).rstrip(".").lower()
-            answer.add_answer(RR(question.q.qname, ttl=5, rdata=A(address_of(name))))
+            lasts = 0 if name.endswith(FLEETING) else 5
+            answer.add_answer(RR(question.q.qname, ttl=lasts, rdata=A(address_of(name))))
         self._transport.sendto(answer.pack(), addr)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from meltemi.api.mesh_config import TLSConfig
 from meltemi.api.networking import LoadBalancer
 from meltemi.compile import ir
 from meltemi.compile.envoy import tls
@@ -31,7 +30,7 @@ def cluster(kit: Kit, plan: ir.Cluster, settings: MeshSettings) -> Any:
     pool(kit, message, plan, settings)
     if plan.blocks.outlier_detection is not None:
         outlier_detection(message, plan.blocks.outlier_detection)
-    _security(kit, message, plan, settings.tls_defaults)
+    _security(kit, message, plan, settings)
     if plan.blocks.proxy_protocol is not None:
         _proxy_protocol(kit, message, plan.blocks.proxy_protocol.version)
     _metadata(message, plan)
@@ -79,20 +78,20 @@ def _expects_the_host(plan: ir.Cluster) -> bool:
     return not (named or settings.insecure_skip_verify)
 
 
-def _security(kit: Kit, message: Any, plan: ir.Cluster, floor: TLSConfig) -> None:
+def _security(kit: Kit, message: Any, plan: ir.Cluster, settings: MeshSettings) -> None:
     match plan.security:
         case ir.Security.AUTO:
             mutual = message.transport_socket_matches.add(name="tlsMode-istio")
             mutual.match.fields["tlsMode"].string_value = "istio"
-            tls.mesh_client(kit, mutual.transport_socket, plan.tls)
+            tls.mesh_client(kit, mutual.transport_socket, plan.tls, settings.mesh_tls)
             other = message.transport_socket_matches.add(name="tlsMode-disabled")
             other.match.SetInParent()
             tls.plain(kit, other.transport_socket)
         case ir.Security.MUTUAL:
-            tls.mesh_client(kit, message.transport_socket, plan.tls)
+            tls.mesh_client(kit, message.transport_socket, plan.tls, settings.mesh_tls)
         case ir.Security.ORIGINATE:
             if plan.blocks.tls is not None:
-                socket = message.transport_socket
+                socket, floor = message.transport_socket, settings.tls_defaults
                 tls.originating_client(kit, socket, plan.blocks.tls, plan.credential, floor)
         case ir.Security.PLAIN:
             pass

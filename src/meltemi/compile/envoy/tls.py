@@ -20,11 +20,13 @@ _PATIENCE = 5
 """Seconds."""
 
 
-def mesh_client(kit: Kit, target: Any, tls: ir.Tls) -> None:
-    """A client that shows the workload's certificate and expects one of the identities."""
+def mesh_client(kit: Kit, target: Any, tls: ir.Tls, floor: TLSConfig) -> None:
+    """A client that shows the workload's certificate and expects one of the identities; it speaks
+    as `floor` asks of servers."""
     context = kit.new(f"{_TLS}.UpstreamTlsContext", sni=tls.sni)
     common = context.common_tls_context
     _mesh_secrets(common)
+    _floor(common, floor)
     matchers = common.combined_validation_context.default_validation_context
     for identity in tls.identities:
         matchers.match_typed_subject_alt_names.add(san_type=_URI).matcher.exact = identity

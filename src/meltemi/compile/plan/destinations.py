@@ -6,6 +6,7 @@ HTTP, TLS and TCP routes share it.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from meltemi.api.networking import TrafficPolicy
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Problem, Severity
 from meltemi.compile import ir, names
@@ -38,6 +39,8 @@ class Resolver(NamedTuple):
     """The DestinationRules the client applies for a host."""
     default_retry: Retry = DEFAULT_RETRY
     """Where a rule is silent."""
+    default_policy: TrafficPolicy | None = None
+    """The mesh's, block by block where no DestinationRule has the block."""
 
     def place(self, service: Service | None) -> Service | None:
         """Where a service's traffic goes: an alias (ExternalName) leads on to what it names."""
@@ -53,7 +56,8 @@ class Resolver(NamedTuple):
 
     def blocks(self, host: str, subset: str, port: int) -> Blocks:
         found = self.policy(host)
-        return found.blocks(port, subset) if found else Blocks()
+        own = found.blocks(port, subset) if found else Blocks()
+        return own.over(self.default_policy)
 
     def hashes(self, host: str, subset: str, port: int) -> tuple[ir.HashPolicy, ...]:
         return hash_policies(self.blocks(host, subset, port))
