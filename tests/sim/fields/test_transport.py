@@ -149,6 +149,12 @@ async def test_a_gateway_shows_the_certificate_of_a_secret(stage: Stage, ours: F
         await stage.use(_FRONT, far(17001, policy), given, proxy="front.istio-system")
         assert (await stage.ask(8080, Request("a.example"))).status == 200
         assert ("DNS", "gate.example") in peer.visits[-1].certificate["subjectAltName"]
+        tls = {"mode": "MUTUAL", "credentialName": "mine", "subjectAltNames": ["right.example"]}
+        mesh = {"mesh": {"defaultTrafficPolicy": {"tls": tls}}}
+        silent = far(17001, "{loadBalancer: {simple: RANDOM}}")
+        await stage.use(_FRONT, silent, given, mesh, proxy="front.istio-system")
+        assert (await stage.ask(8080, Request("a.example"))).status == 200, "the mesh's default"
+        assert ("DNS", "gate.example") in peer.visits[-1].certificate["subjectAltName"]
     plain = far(17004, policy)
     await stage.use(_FRONT, plain, given)
     async with stage.peer(17004, http) as peer:
