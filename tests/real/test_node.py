@@ -54,7 +54,8 @@ class Node:
 
 @pytest.fixture(scope="module")
 def node(platform: Mesh) -> Node:
-    platform.kubectl("apply", "-f", "-", text=MANIFEST)
+    manifests = "---\n".join((MANIFEST, *map(broken, BROKEN)))
+    platform.kubectl("apply", "-f", "-", text=manifests)
     return Node(platform)
 
 
@@ -322,6 +323,73 @@ spec:
           time.sleep(0.05)
 """
 
+BROKEN = {
+    "no-map": (
+        "containers: [{name: main, image: busybox, env: [{name: SKY, valueFrom: "
+        "{configMapKeyRef: {name: nowhere, key: sky}}}]}]",
+        'Error: env SKY: ConfigMap "nowhere" not found in namespace default; '
+        "the container starts once it is there",
+    ),
+    "no-key": (
+        "containers: [{name: main, image: busybox, env: [{name: SKY, valueFrom: "
+        "{configMapKeyRef: {name: settings, key: stars}}}]}]",
+        'env SKY: key "stars" of ConfigMap "settings" not found',
+    ),
+    "no-secret": (
+        "containers: [{name: main, image: busybox, envFrom: [{secretRef: {name: nowhere}}]}]",
+        'envFrom[0]: Secret "nowhere" not found',
+    ),
+    "no-claim": (
+        "containers: [{name: main, image: busybox}]\n"
+        "  volumes: [{name: data, persistentVolumeClaim: {claimName: nowhere}}]",
+        'volume "data": PersistentVolumeClaim "nowhere" not found',
+    ),
+    "no-path": (
+        "containers: [{name: main, image: busybox}]\n"
+        "  volumes: [{name: data, hostPath: {path: /no/such}}]",
+        'volume "data": hostPath /no/such does not exist on this machine; make it',
+    ),
+    "no-nfs": (
+        "containers: [{name: main, image: busybox}]\n"
+        "  volumes: [{name: data, nfs: {server: files, path: /}}]",
+        'volume "data": nfs is not served on one machine; use emptyDir',
+    ),
+    "no-right": (
+        "containers: [{name: main, image: busybox, securityContext: {capabilities: {add: [FLY]}}}]",
+        "securityContext.capabilities.add: FLY is no capability",
+    ),
+    "no-place": (
+        "nodeSelector: {disk: ssd}\n  containers: [{name: main, image: busybox}]",
+        "spec.nodeSelector wants disk=ssd: `kubectl label node meltemi disk=ssd` lets it",
+    ),
+    "no-port": (
+        "containers: [{name: main, image: meltemi/sleep, ports: [{containerPort: 80, "
+        "hostPort: 80}]}]",
+        "hostPort is not served: publish the port by a Service",
+    ),
+    "no-hook": (
+        "containers: [{name: main, image: meltemi/sleep, lifecycle: {postStart: "
+        '{exec: {command: [sh, -c, "echo not today; exit 1"]}}}}]',
+        "postStart hook failed: not today",
+    ),
+    "no-answer": (
+        "containers: [{name: main, image: meltemi/sleep, readinessProbe: "
+        "{httpGet: {port: web}, periodSeconds: 1}}]",
+        "Readiness probe failed: port web: no port of the container has this name",
+    ),
+    "no-directory": (
+        "containers: [{name: main, image: busybox, workingDir: /no/such}]",
+        "workingDir /no/such: No such file or directory",
+    ),
+}
+"""Pods with one fault each: the rest of their spec, and what an event has to say."""
+
+
+def broken(name: str) -> str:
+    head = f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n"
+    return f"{head}  terminationGracePeriodSeconds: 1\n  {BROKEN[name][0]}\n"
+
+
 ANSWERING = """
 apiVersion: v1
 kind: Service
@@ -405,6 +473,7 @@ def test_memory_is_limited_where_the_machine_lets_us(node: Node) -> None:
     node.phase("hungry", "Failed")
     ended = node.status("hungry")["state"]["terminated"]
     assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
+    node.until(lambda: "resources.limits.memory, 32Mi, and was killed" in node.events("hungry"))
 
 
 def test_a_command_that_is_not_there_is_named(node: Node) -> None:
@@ -412,6 +481,8 @@ def test_a_command_that_is_not_there_is_named(node: Node) -> None:
     ended = node.status("wordless")["state"]["terminated"]
     assert (ended["reason"], ended["exitCode"]) == ("StartError", 128)
     assert "no-such-program" in ended["message"]
+    said = "give the container a command that is there"
+    node.until(lambda: said in node.events("wordless"))
 
 
 def test_an_image_is_added_to_a_mesh_that_runs(node: Node) -> None:
@@ -429,6 +500,11 @@ def test_a_missing_volume_is_named_and_waited_for(node: Node) -> None:
     node.mesh.kubectl("create", "configmap", "late", "--from-literal=a=b")
     node.wait("waiting", "condition=Ready")
     assert node.exec("waiting", "cat", "/late/a") == "b"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_events_name_field_reason_and_remedy(node: Node, name: str) -> None:
+    node.until(lambda: BROKEN[name][1] in node.events(name))
 
 
 def test_a_deadline_ends_the_pod(node: Node) -> None:

@@ -253,6 +253,19 @@ def test_a_pod_goes_where_its_selectors_let_it() -> None:
     assert "selector" in scheduler.obstacle({"spec": {"nodeSelector": {"disk": "ssd"}}}, node)
     assert "affinity" in scheduler.obstacle({"spec": {"affinity": affinity}}, node)
     assert "unschedulable" in scheduler.obstacle({"spec": {}}, cordoned)
+    taint = {"key": "team", "value": "a", "effect": "NoSchedule"}
+    tainted = {**node, "spec": {"taints": [taint]}}
+    assert "untolerated taint {team: a}" in scheduler.obstacle({"spec": {}}, tainted)
+    tolerant = {"spec": {"tolerations": [{"key": "team", "operator": "Equal", "value": "a"}]}}
+    assert scheduler.obstacle(tolerant, tainted) == ""
+    port = {"containers": [{"ports": [{"containerPort": 8080}]}], "hostNetwork": True}
+    meta = {"name": "first", "namespace": "default"}
+    first = {"kind": "Pod", "metadata": meta, "spec": port, "status": {"phase": "Running"}}
+    refused = scheduler.obstacle({"spec": port}, node, [first])
+    assert "free ports" in refused
+    assert "TCP 8080 of the host's network is taken by Pod/first.default" in refused
+    ended = {**first, "status": {"phase": "Succeeded"}}
+    assert scheduler.obstacle({"spec": port}, node, [ended]) == ""
     everything = {"spec": {"tolerations": [{"operator": "Exists"}]}}
     assert scheduler.obstacle(everything, cordoned) == ""
 

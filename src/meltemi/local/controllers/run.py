@@ -115,6 +115,9 @@ class Controllers:
         same = (before or {}).get("spec") == (after or {}).get("spec")
         if same and labels_of(before) == labels_of(after):
             return
+        self._look_for_places()
+
+    def _look_for_places(self) -> None:
         for pod in self.cache.every("Pod"):
             if is_waiting(pod):
                 meta = pod["metadata"]
@@ -149,7 +152,10 @@ class Controllers:
                 self._add(kind, key.namespace, found["metadata"]["name"])
 
     def _pod_ended(self, key: ObjectKey, pod: JsonObject | None) -> None:
-        """A Deployment that recreates waits for the end of the pods of its old ReplicaSets."""
+        """Who waits for it: for its ports on the host, or, as a Deployment that recreates, for the
+        pods of its old ReplicaSets."""
+        if pod is not None and pod["spec"].get("hostNetwork"):
+            self._look_for_places()
         owner = controller_of(pod) if pod is not None else None
         if owner is None or owner["kind"] != "ReplicaSet":
             return

@@ -1,19 +1,20 @@
 """Puts pods on the one node there is, if they may run there.
 
-Considered are `nodeSelector`, required node affinity and whether the node is cordoned; what pods
-request of CPU and memory is not, since processes share the machine.
+Considered are `nodeSelector`, required node affinity, taints, whether the node is cordoned, and the
+ports of pods on the host's network; what pods request of CPU and memory is not, since processes
+share the machine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.client import Client, JsonObject
 from meltemi.kube.paths import object_path
 from meltemi.local.controllers.cache import is_leaving
 from meltemi.local.controllers.pods import condition, is_finished, labels_of
-from meltemi.local.controllers.writes import Writes
+from meltemi.local.controllers.writes import Writes, key_of
 
-_CORDON = "node.kubernetes.io/unschedulable"
+_CORDON, _NEVER = "node.kubernetes.io/unschedulable", "NoSchedule"
 
 
 def is_waiting(pod: JsonObject) -> bool:
@@ -28,29 +29,66 @@ def is_waiting(pod: JsonObject) -> bool:
     )
 
 
-def obstacle(pod: JsonObject, node: JsonObject) -> str:
-    """Why a pod may not run on the node; empty when it may."""
-    spec, labels = pod["spec"], labels_of(node)
-    if (node.get("spec") or {}).get("unschedulable") and not _tolerates_cordon(spec):
-        return "node(s) were unschedulable"
-    selector = spec.get("nodeSelector") or {}
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
-    terms = required.get("nodeSelectorTerms")
-    name = node["metadata"]["name"]
-    if not selector.items() <= labels.items() or (
-        terms is not None and not any(_fits(term, labels, name) for term in terms)
-    ):
-        return "node(s) didn't match Pod's node affinity/selector"
+def obstacle(pod: JsonObject, node: JsonObject, others: Iterable[JsonObject] = ()) -> str:
+    """Why a pod may not run on the node, and what would let it; empty when it may.
+
+    `others`: the pods that have a place.
+    """
+    spec, labels, name = pod["spec"], labels_of(node), str(node["metadata"]["name"])
+    host = node.get("spec") or {}
+    if host.get("unschedulable") and not _tolerates(spec, {"key": _CORDON, "effect": _NEVER}):
+        return f"node(s) were unschedulable: `kubectl uncordon {name}` opens it"
+    for taint in host.get("taints") or ():
+        if taint["effect"] != "PreferNoSchedule" and not _tolerates(spec, taint):
+            shown = f"{taint['key']}: {taint.get('value', '')}"
+            return f"node(s) had untolerated taint {{{shown}}}: add it to spec.tolerations"
+    wrong = _unselected(spec, labels, name)
+    if wrong:
+        return f"node(s) didn't match Pod's node affinity/selector: {wrong}"
+    taken = {port: key_of(other) for other in others for port in _host_ports(other)}
+    for number, protocol in sorted(_host_ports(pod)):
+        holder = taken.get((number, protocol))
+        if holder is not None:
+            return (
+                "node(s) didn't have free ports for the requested pod ports: "
+                f"{protocol} {number} of the host's network is taken by {holder}"
+            )
     return ""
 
 
-def _tolerates_cordon(spec: JsonObject) -> bool:
+def _unselected(spec: JsonObject, labels: Mapping[str, str], name: str) -> str:
+    """Which selector the node does not match."""
+    for key, value in (spec.get("nodeSelector") or {}).items():
+        if labels.get(key) != value:
+            wanted = f"{key}={value}"
+            return f"spec.nodeSelector wants {wanted}: `kubectl label node {name} {wanted}` lets it"
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    terms = required.get("nodeSelectorTerms")
+    if terms is not None and not any(_fits(term, labels, name) for term in terms):
+        return f"spec.affinity.nodeAffinity matches no label of {name}"
+    return ""
+
+
+def _host_ports(pod: JsonObject) -> Iterator[tuple[int, str]]:
+    """What a pod declares to listen on in the host's own network."""
+    spec = pod["spec"]
+    if spec.get("hostNetwork") and not is_finished(pod):
+        for container in (*spec["containers"], *(spec.get("initContainers") or ())):
+            for port in container.get("ports") or ():
+                yield int(port["containerPort"]), str(port.get("protocol", "TCP"))
+
+
+def _tolerates(spec: JsonObject, taint: JsonObject) -> bool:
     return any(
-        t.get("key") in (None, "", _CORDON) and t.get("effect") in (None, "", "NoSchedule")
-        and (t.get("operator") == "Exists" or t.get("key") == _CORDON)
+        t.get("effect") in (None, "", taint["effect"])
+        and (
+            t.get("key") in (None, "", taint["key"])
+            if t.get("operator") == "Exists"
+            else t.get("key") == taint["key"] and t.get("value", "") == taint.get("value", "")
+        )
         for t in spec.get("tolerations") or ()
-    )  # fmt: skip
+    )
 
 
 def _fits(term: JsonObject, labels: Mapping[str, str], name: str) -> bool:
@@ -92,7 +130,8 @@ class Scheduler:
         node = self._writes.cache.get(ObjectKey("Node", "", self._node))
         if pod is None or node is None or not is_waiting(pod):
             return
-        reason = obstacle(pod, node)
+        others = (p for p in self._writes.cache.every("Pod") if p["spec"].get("nodeName"))
+        reason = obstacle(pod, node, others if pod["spec"].get("hostNetwork") else ())
         if reason:
             await self._refuse(pod, f"0/1 nodes are available: 1 {reason}.")
             return

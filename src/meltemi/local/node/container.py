@@ -347,6 +347,14 @@ class Runner:
             self._pod.metadata.uid, self.container.name
         )
         reason = reason or ("OOMKilled" if is_killed else "Error" if ended.code else "Completed")
+        if is_killed:
+            limit = self.container.resources.limits.get("memory", "")
+            self._tell(
+                "OOMKilled",
+                f"Container {self.container.name} used more memory than resources.limits.memory, "
+                f"{limit}, and was killed; raise the limit, or let it use less",
+                is_warning=True,
+            )
         terminated = Terminated(
             code=ended.code,
             reason=reason,

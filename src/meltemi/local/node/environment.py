@@ -1,10 +1,11 @@
 """A container's environment: values, references, and the expansion of $(NAME)."""
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from meltemi.local.node.errors import BadPod, VolumeMissing
-from meltemi.local.node.podspec import Container, EnvVar, KeyRef, Pod, ResourceRef
+from meltemi.local.node.podspec import Container, EnvVar, KeyRef, NameRef, Pod, ResourceRef
 from meltemi.local.node.services import Virtual
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -57,6 +58,15 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
+@contextlib.contextmanager
+def _within(place: str) -> Iterator[None]:
+    """Say where in the container's spec something is wrong."""
+    try:
+        yield
+    except (BadPod, VolumeMissing) as error:
+        raise type(error)(f"{place}: {error}") from error
+
+
 class Environment:
     """Builds environments for the containers of one pod."""
 
@@ -84,22 +94,28 @@ class Environment:
         env = {"PATH": PATH, "HOME": "/root", "HOSTNAME": self._facts.get("hostname", "")}
         env |= service_links(self._services)
         env |= defaults
-        for source in container.env_from:
-            env |= self._all_of(source.prefix, source.config_map_ref, self._config_map, "ConfigMap")
-            env |= self._all_of(source.prefix, source.secret_ref, self._secret, "Secret")
+        for number, source in enumerate(container.env_from):
+            for ref, lookup, kind in (
+                (source.config_map_ref, self._config_map, "ConfigMap"),
+                (source.secret_ref, self._secret, "Secret"),
+            ):
+                with _within(f"envFrom[{number}]"):
+                    env |= self._all_of(source.prefix, ref, lookup, kind)
         for variable in container.env:
-            value = self._value(container, variable, env)
+            with _within(f"env {variable.name}"):
+                value = self._value(container, variable, env)
             if value is not None:
                 env[variable.name] = value
         return env
 
-    def _all_of(self, prefix: str, ref: object, lookup: Lookup, kind: str) -> Mapping[str, str]:
+    def _all_of(
+        self, prefix: str, ref: NameRef | None, lookup: Lookup, kind: str
+    ) -> Mapping[str, str]:
         if ref is None:
             return {}
-        name, optional = getattr(ref, "name", ""), getattr(ref, "optional", False)
-        data = lookup(self._pod.metadata.namespace, name)
-        if data is None and not optional:
-            raise VolumeMissing(f'{kind} "{name}" not found')
+        data = lookup(self._pod.metadata.namespace, ref.name)
+        if data is None and not ref.optional:
+            raise self._missing(f'{kind} "{ref.name}"')
         return {f"{prefix}{key}": value for key, value in (data or {}).items()}
 
     def _value(
@@ -116,7 +132,7 @@ class Environment:
             return self._keyed(source.config_map_key_ref, self._config_map, "ConfigMap")
         if source.secret_key_ref is not None:
             return self._keyed(source.secret_key_ref, self._secret, "Secret")
-        raise BadPod(f"container {container.name}: env {variable.name}: valueFrom is empty")
+        raise BadPod("valueFrom is empty: name a fieldRef, resourceFieldRef or KeyRef")
 
     def _keyed(self, ref: KeyRef, lookup: Lookup, kind: str) -> str | None:
         data = lookup(self._pod.metadata.namespace, ref.name)
@@ -129,7 +145,13 @@ class Environment:
             if data is not None
             else f'{kind} "{ref.name}"'
         )
-        raise VolumeMissing(f"{what} not found")
+        raise self._missing(what)
+
+    def _missing(self, what: str) -> VolumeMissing:
+        return VolumeMissing(
+            f"{what} not found in namespace {self._pod.metadata.namespace}; the container starts "
+            "once it is there, or where it is optional"
+        )
 
     def resource(self, container: Container, ref: ResourceRef) -> str:
         """A limit or request of a container, divided and rounded up. Raises BadPod."""

@@ -54,4 +54,9 @@ def not_served(pod: Pod) -> Sequence[str]:
     ):
         if is_set:
             found.append(f"spec.{name} is not served: containers have a process space of their own")
+    if not spec.host_network and any(p.host_port for c in spec.containers for p in c.ports):
+        found.append(
+            "spec.containers[].ports[].hostPort is not served: publish the port by a Service of "
+            "type NodePort or LoadBalancer"
+        )
     return found

@@ -114,7 +114,10 @@ def _user(
     uid, gid = context.run_as_user, context.run_as_group or 0
     if context.run_as_non_root:
         if uid == 0:
-            raise BadPod(f"container {container.name}: runAsNonRoot is set, and runAsUser is 0")
+            raise BadPod(
+                "securityContext: runAsNonRoot is set, and runAsUser is 0; name another user, or "
+                "none to run as nobody"
+            )
         uid = uid or image.user or NOBODY
     groups = context.supplemental_groups
     if context.fs_group is not None:
@@ -210,15 +213,23 @@ def _merged(pod: SecurityContext, container: SecurityContext | None) -> Security
 
 
 def _capabilities(context: SecurityContext) -> tuple[int, ...]:
+    """Their numbers. Raises BadPod for a name that is none."""
+    for field in ("add", "drop"):
+        for name in getattr(context.capabilities, field):
+            if name != "ALL" and name.removeprefix("CAP_") not in _CAPABILITY:
+                raise BadPod(
+                    f"securityContext.capabilities.{field}: {name} is no capability; write them "
+                    "as in capabilities(7), such as NET_ADMIN"
+                )
     if context.privileged:
         return tuple(_CAPABILITY.values())
     drop = {name.removeprefix("CAP_") for name in context.capabilities.drop}
     kept = set() if "ALL" in drop else set(DEFAULT_CAPABILITIES)
-    kept -= {_CAPABILITY[name] for name in drop if name in _CAPABILITY}
+    kept -= {_CAPABILITY[name] for name in drop if name != "ALL"}
     for name in context.capabilities.add:
         if name == "ALL":
             kept |= set(_CAPABILITY.values())
-        elif name.removeprefix("CAP_") in _CAPABILITY:
+        else:
             kept.add(_CAPABILITY[name.removeprefix("CAP_")])
     return tuple(sorted(kept))
 

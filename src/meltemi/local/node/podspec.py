@@ -135,6 +135,7 @@ class SecurityContext(_Part, frozen=True):
 
 class ContainerPort(_Part, frozen=True):
     container_port: int
+    host_port: int = 0
     name: str = ""
     protocol: str = "TCP"
 
@@ -257,6 +258,8 @@ class Volume(_Part, frozen=True):
     downward_api: DownwardSource | None = msgspec.field(default=None, name="downwardAPI")
     host_path: HostPath | None = None
     persistent_volume_claim: Claim | None = None
+    unserved: str = ""
+    """The name of a source that the node does not know (see `decode`)."""
 
 
 class HostAlias(_Part, frozen=True):
@@ -379,9 +382,15 @@ class Pod(_Part, frozen=True):
     status: Status = Status()
 
 
+_SOURCES = frozenset(Volume.__struct_encode_fields__)
+
+
 def decode(raw: bytes) -> Pod:
     """Raises msgspec.ValidationError that names the field."""
-    return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), Pod)
+    data = _without_nulls(msgspec.json.decode(raw))
+    for volume in data["spec"].get("volumes") or ():
+        volume["unserved"] = next((name for name in volume if name not in _SOURCES), "")
+    return msgspec.convert(data, Pod)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -55,7 +55,7 @@ class Prober:
     async def _http(self, probe: HttpGet, container: Container) -> Verdict:
         port = container.port_number(probe.port)
         if port is None:
-            return Verdict(False, f"port {probe.port} is not a port of the container")
+            return Verdict(False, f"port {probe.port}: no port of the container has this name")
         path = probe.path if probe.path.startswith("/") else f"/{probe.path}"
         url = f"{probe.scheme.lower()}://{probe.host or self._ip}:{port}{path}"
         headers = {"User-Agent": "kube-probe/1.31", "Accept": "*/*"}
@@ -72,7 +72,7 @@ class Prober:
     async def _tcp(self, probe: TcpSocket, container: Container) -> Verdict:
         port = container.port_number(probe.port)
         if port is None:
-            return Verdict(False, f"port {probe.port} is not a port of the container")
+            return Verdict(False, f"port {probe.port}: no port of the container has this name")
         try:
             _, writer = await asyncio.open_connection(probe.host or self._ip, port)
         except OSError as error:

@@ -115,7 +115,7 @@ def _chosen(
     if data is None:
         if optional:
             return []
-        raise VolumeMissing(f'{kind} "{name}" not found')
+        raise VolumeMissing(f'{kind} "{name}" not found; the pod starts once it is there')
     if not items:
         return [File(key, value, mode) for key, value in sorted(data.items())]
     files = []

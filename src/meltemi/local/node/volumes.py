@@ -81,13 +81,21 @@ class Volumes:
 
     async def _make(self, pod: Pod, volume: Volume, place: Path) -> Path:
         """The directory of a volume with content of its own."""
+        if volume.unserved:
+            raise BadPod(
+                f'volume "{volume.name}": {volume.unserved} is not served on one machine; use '
+                "emptyDir, hostPath or persistentVolumeClaim"
+            )
         if volume.host_path is not None:
             return await asyncio.to_thread(_host_path, volume.name, volume.host_path)
         if volume.persistent_volume_claim is not None:
             name = volume.persistent_volume_claim.claim_name
             found = self._claims(pod.metadata.namespace, name)
             if found is None:
-                raise VolumeMissing(f'PersistentVolumeClaim "{name}" not found')
+                raise VolumeMissing(
+                    f'volume "{volume.name}": PersistentVolumeClaim "{name}" not found in '
+                    f"namespace {pod.metadata.namespace}; the pod starts once it is there"
+                )
             await asyncio.to_thread(_make_directory, found, self._owner)
             return found
         await asyncio.to_thread(_make_directory, place, self._owner)
@@ -171,7 +179,10 @@ def _host_path(name: str, wanted: HostPath) -> Path:
     elif wanted.type == "FileOrCreate" and not path.exists():
         path.touch()
     if not path.exists():
-        raise BadPod(f"volume {name}: hostPath {path} does not exist")
+        raise BadPod(
+            f'volume "{name}": hostPath {path} does not exist on this machine; make it, or give '
+            "the type DirectoryOrCreate"
+        )
     checks = {
         "Directory": path.is_dir,
         "DirectoryOrCreate": path.is_dir,
@@ -183,7 +194,7 @@ def _host_path(name: str, wanted: HostPath) -> Path:
     }
     check = checks.get(wanted.type)
     if check is not None and not check():
-        raise BadPod(f"volume {name}: hostPath {path} is not of type {wanted.type}")
+        raise BadPod(f'volume "{name}": hostPath {path} is not of type {wanted.type}')
     return path
 
 

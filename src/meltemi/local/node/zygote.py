@@ -213,7 +213,10 @@ def _become(start: Start, fds: Sequence[int]) -> None:
         what = start.argv[0] if code == NOT_FOUND and start.argv else error.filename
         text = f"{what}: {error.strerror}" if what else str(error.strerror)
         if code == NOT_FOUND:
-            text += " on this machine, whose programs stand in for the image's"
+            text += (
+                " on this machine, whose programs stand in for the image's; install it, or give "
+                "the container a command that is there"
+            )
         with contextlib.suppress(OSError):
             os.write(failure, text.encode())
     except SystemExit as error:
