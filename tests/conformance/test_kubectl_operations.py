@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from .conftest import REAL, Cluster
 
@@ -248,11 +249,25 @@ def test_rights_are_made_by_commands_and_reconciled(cluster: Cluster) -> None:
     run("delete", "clusterrole,clusterrolebinding", name)
 
 
+def test_certificates_are_approved_and_denied(cluster: Cluster) -> None:
+    run = cluster.kubectl
+    cases = yaml.safe_load((Path(__file__).parent / "kinds.yaml").read_text())
+    case = next(c for c in cases if c["object"]["kind"] == "CertificateSigningRequest")
+    for verb, word in (("approve", "Approved,Issued"), ("deny", "Denied")):
+        name = f"conformance-{verb}"
+        run("apply", "-f", "-", text=json.dumps({**case["object"], "metadata": {"name": name}}))
+        assert "Pending" in run("get", "csr", name)
+        run("certificate", verb, name)
+        if verb == "approve":
+            run("wait", f"csr/{name}", "--for=jsonpath={.status.certificate}", "--timeout=10s")
+        assert word in run("get", "csr", name)
+        run("delete", "csr", name)
+
+
 @embedded_only
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("certificate approve x", "the server doesn't have a resource type"),
         ("create quota x --hard=pods=1", "could not find the requested resource"),
         ("create priorityclass x --value=1", "could not find the requested resource"),
         ("top pods", "the node does not answer"),

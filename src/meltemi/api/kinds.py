@@ -182,6 +182,15 @@ def _kubernetes() -> tuple[Kind, ...]:
             namespaced=False,
         ),
         kind(
+            "certificates.k8s.io",
+            "v1",
+            "CertificateSigningRequest",
+            "certificatesigningrequests",
+            "csr",
+            namespaced=False,
+            sub=(*_STATUS, "approval"),
+        ),
+        kind(
             "apiextensions.k8s.io",
             "v1",
             "CustomResourceDefinition",

@@ -283,6 +283,32 @@ async def test_containers_a_webhook_adds_get_the_token(api: Api, hook: Hook, pod
     assert hook.seen[0]["object"]["spec"]["containers"][0]["volumeMounts"]
 
 
+async def test_many_writers_across_a_webhook_lose_nothing(api: Api, hook: Hook) -> None:
+    """Each writer adds keys of its own; a 409 says that there were too many at once."""
+    await api.post(CONFIG_MAPS, config(a="1"))
+    hook.answer = add("hooked")
+    await install(api, hook.webhook())
+    path, done = f"{CONFIG_MAPS}/one", 0
+
+    async def write(writer: int) -> None:
+        nonlocal done
+        for step in range(5):
+            body = {"data": {f"w{writer}-{step}": "x"}}
+            while True:
+                answer = await api.call("PATCH", path, body, media="application/merge-patch+json")
+                if answer.status == 200:
+                    break
+                assert (answer.status, answer.body["reason"]) == (409, "Conflict")
+            done += 1
+
+    async with asyncio.TaskGroup() as group:
+        for writer in range(6):
+            group.create_task(write(writer))
+    after = await api.get(path)
+    assert len(after["data"]) == done + 2 == 32
+    assert len(hook.seen) > done
+
+
 async def test_no_update_is_lost_while_a_webhook_thinks(api: Api, hook: Hook) -> None:
     await api.post(CONFIG_MAPS, config(a="1"))
     hook.gate = asyncio.Event()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 
 import aiohttp
 import pytest
@@ -165,49 +164,3 @@ async def test_what_happens_while_the_first_events_are_sent_comes_after_them(api
         *(f"n{number}" for number in range(10)),
         "late",
     ]
-
-
-async def test_list_and_watch_converge_however_often_they_break(api: Api) -> None:
-    chance = random.Random(11)
-    state: dict[str, str] = {}
-    done = asyncio.Event()
-
-    async def write() -> None:
-        for step in range(150):
-            name = f"n{chance.randrange(12)}"
-            path = f"{CONFIG_MAPS}/{name}"
-            if chance.random() < 0.3:
-                await api.call("DELETE", path)
-            else:
-                body = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"s": str(step)}}
-                await api.apply(path, {**body, "metadata": {"name": name}}, force=True)
-        await api.post(CONFIG_MAPS, {"metadata": {"name": "end"}})
-        done.set()
-
-    async def read() -> None:
-        version = ""
-        while True:
-            if not version or chance.random() < 0.1:
-                listed = await api.get(CONFIG_MAPS)
-                state.clear()
-                state.update({i["metadata"]["name"]: str(i.get("data")) for i in listed["items"]})
-                version = listed["metadata"]["resourceVersion"]
-            left = chance.randrange(1, 12)
-            async with api.watch(CONFIG_MAPS, f"resourceVersion={version}") as events:
-                while "end" not in state and left:
-                    event = await anext(events)
-                    left -= 1
-                    meta = event["object"]["metadata"]
-                    version = meta["resourceVersion"]
-                    if event["type"] == "DELETED":
-                        state.pop(meta["name"], None)
-                    else:
-                        state[meta["name"]] = str(event["object"].get("data"))
-            if "end" in state:
-                return
-
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        group.create_task(write())
-        group.create_task(read())
-    listed = await api.get(CONFIG_MAPS)
-    assert state == {i["metadata"]["name"]: str(i.get("data")) for i in listed["items"]}

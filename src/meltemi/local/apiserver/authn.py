@@ -74,6 +74,29 @@ class Pki:
             (self._directory / "admin.key").read_bytes(),
         )
 
+    def sign(
+        self, request: x509.CertificateSigningRequest, lifetime: datetime.timedelta
+    ) -> x509.Certificate:
+        """A client's certificate, of the name and the key that it asks with."""
+        now = self._clock.now()
+        usage = x509.KeyUsage(
+            digital_signature=True, key_encipherment=True, content_commitment=False,
+            data_encipherment=False, key_agreement=False, key_cert_sign=False, crl_sign=False,
+            encipher_only=False, decipher_only=False,
+        )  # fmt: skip
+        return (
+            x509.CertificateBuilder()
+            .subject_name(request.subject)
+            .issuer_name(self._ca.subject)
+            .public_key(request.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _BACKDATED)
+            .not_valid_after(now + lifetime)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .sign(self._ca_key, hashes.SHA256())
+        )
+
     def token_key(self) -> ECKey:
         """Signs service accounts' tokens."""
         self._key("sa")

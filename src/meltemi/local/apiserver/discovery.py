@@ -72,7 +72,7 @@ def _discovered(kind: Kind, version: str) -> Json:
     subresources: list[Json] = []
     for name in kind.subresources:
         shown = (
-            own if name == "status" else {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+            own if name != "scale" else {"group": "autoscaling", "version": "v1", "kind": "Scale"}
         )
         subresources.append(
             {"subresource": name, "responseKind": shown, "verbs": ["get", "patch", "update"]}

@@ -371,6 +371,8 @@ class Handlers:
                 operations.entry(kind, found.namespace, found.name)
                 data = parse_body(body, request.content_type)
                 return _json(self._tokens.request(found.namespace, found.name, data), 201)
+            case "CertificateSigningRequest", "approval":
+                return await self._approve(request, found, body, write)
             case "Namespace", "finalize" if request.method == "PUT":
                 data = parse_body(body, request.content_type)
                 return _json(await self._finalize(found, data, write))
@@ -389,6 +391,24 @@ class Handlers:
         return await self._operations.update(
             found.kind, "", found.name, change, write, subresource="finalize"
         )
+
+    async def _approve(
+        self, request: web.Request, found: Target, body: bytes, write: Write
+    ) -> web.Response:
+        """Read or write the decision about a certificate; writing needs the signer's trust."""
+        entry = self._operations.shown(found.kind, "", found.name)
+        if request.method == "GET":
+            return _json(entry.data)
+        signer = str(entry.data["spec"].get("signerName", ""))
+        asked = Attributes("approve", found.kind.group, "signers", name=signer)
+        self._authorizer.require(write.user, asked)
+        if request.method == "PATCH":
+            stored, _ = await self._patching.patch(request, found, body, write)
+            return _json(stored)
+        if request.method != "PUT":
+            raise method_not_allowed(f"{request.method} is not supported on approval")
+        data = parse_body(body, request.content_type)
+        return await self._put(found, self._form(request, found), data, write)
 
     async def _scale(
         self, request: web.Request, found: Target, body: bytes, write: Write

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from meltemi.api.kinds import KINDS
-from meltemi.local.apiserver import roles
+from meltemi.local.apiserver import certificates, roles
 from meltemi.local.apiserver.accounts import ROOT_CONFIG_MAP
+from meltemi.local.apiserver.authn import Pki
 from meltemi.local.apiserver.definitions import CLEANUP, definition_status
 from meltemi.local.apiserver.errors import StatusError
 from meltemi.local.apiserver.operations import Operations, User, Write
@@ -24,11 +25,13 @@ Json = dict[str, Any]
 
 SYSTEM = Write(User("system:apiserver", groups=("system:masters",)))
 _CLUSTER_ROLES = Resource("rbac.authorization.k8s.io", "clusterroles")
+_REQUESTS = Resource(certificates.GROUP, "certificatesigningrequests")
 _FOLLOWED = (
     Resource("", "namespaces"),
     Resource("apiextensions.k8s.io", "customresourcedefinitions"),
     _CLUSTER_ROLES,
     POLICIES,
+    _REQUESTS,
 )
 _FURNITURE = (Resource("", "serviceaccounts"), Resource("", "configmaps"))
 _GATHERINGS = 8
@@ -38,10 +41,10 @@ _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 class Lifecycle:
     """Watches everything that is stored; one loop, so that its writes never race each other."""
 
-    def __init__(self, operations: Operations, root: str) -> None:
-        """`root`: the API's own authority, PEM, as pods find it."""
+    def __init__(self, operations: Operations, pki: Pki) -> None:
         self._operations = operations
-        self._root = root
+        self._pki = pki
+        self._root = pki.ca_file.read_text()
         self._store = operations.store
         self._changes: asyncio.Queue[tuple[Resource, Change]] = asyncio.Queue()
         self._owned = Owned(self._store)
@@ -158,6 +161,8 @@ class Lifecycle:
             await self._definition(change)
         if resource == POLICIES and not change.deleted:
             await self._policy(change.entry)
+        if resource == _REQUESTS and not change.deleted:
+            await self._sign(change.entry)
         if resource == Resource("", "namespaces"):
             await self._namespace(change)
         if resource in _FURNITURE and change.entry.namespace:
@@ -194,6 +199,20 @@ class Lifecycle:
     async def _policy(self, entry: Entry) -> None:
         wanted = policy_status(entry.data, self._operations.registry)
         await self._report("ValidatingAdmissionPolicy", entry.name, wanted)
+
+    async def _sign(self, entry: Entry) -> None:
+        """Make the certificate of a request that has been approved, if it is for our signer."""
+        spec = entry.data["spec"]
+        if spec["signerName"] != certificates.SIGNER or not certificates.is_approved(entry.data):
+            return
+        why = certificates.refusal(spec)
+        if why:
+            status = certificates.failed(entry.data, why, self._operations.now())
+        else:
+            request = certificates.parsed(spec)
+            signed = self._pki.sign(request, certificates.lifetime(spec))
+            status = certificates.with_certificate(entry.data, signed)
+        await self._report("CertificateSigningRequest", entry.name, status)
 
     async def _report(self, kind: str, name: str, status: Json | None) -> None:
         """Write a status; None leaves it as it is."""

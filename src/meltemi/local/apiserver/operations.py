@@ -15,7 +15,7 @@ import orjson
 
 from meltemi.api.kinds import Kind
 from meltemi.base.clock import Clock
-from meltemi.local.apiserver import ownership
+from meltemi.local.apiserver import certificates, ownership
 from meltemi.local.apiserver.accounts import mount_account
 from meltemi.local.apiserver.addresses import Addresses
 from meltemi.local.apiserver.convert import stored
@@ -135,6 +135,8 @@ class Operations:
                 data["metadata"]["managedFields"] = ownership.write(held)
             if kind.name == "Pod":
                 mount_account(self.store, data)
+            elif kind.group == certificates.GROUP:
+                data.setdefault("spec", {}).update(_asker(write.user))
             data = await self._admitted(kind, "CREATE", data, None, write)
             self._finish(kind, data, None, write)
             meta = data["metadata"]
@@ -399,6 +401,9 @@ class Operations:
                     f"the {field} of the object ({new[field]}) does not match the {field} on the "
                     f"URL ({old[field]})"
                 )
+        if kind.group == certificates.GROUP and subresource in ("status", "approval"):
+            status = certificates.decided(before, data, subresource, self.now())
+            return {**before, "metadata": {**old}, "status": status}
         if subresource == "status":
             return {**before, "metadata": {**old}, "status": data.get("status", {})}
         fixed = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp",
@@ -412,6 +417,8 @@ class Operations:
             data.pop("status", None)
             if "status" in before:
                 data["status"] = before["status"]
+        if kind.group == certificates.GROUP:
+            data["spec"] = before["spec"]
         if kind.name == "Namespace" and subresource != "finalize":
             data["spec"] = before.get("spec", {})
         self._fill(kind, data)
@@ -489,6 +496,14 @@ class Operations:
             raise forbidden(
                 f'namespaces "{entry.name}" is forbidden: this namespace may not be deleted'
             )
+
+
+def _asker(user: User) -> Json:
+    """Who asks for a certificate, as the request records it."""
+    asker: Json = {"username": user.name, "groups": list(user.groups)}
+    if user.uid:
+        asker["uid"] = user.uid
+    return asker
 
 
 def _no_new_finalizers(kind: Kind, old: Json, new: Json) -> None:

@@ -197,6 +197,22 @@ def _policy_binding(data: Json, now: Now) -> Sequence[Any]:
     return [_name(data), spec.get("policyName", ""), given, born(data, now)]
 
 
+def _certificate_request(data: Json, now: Now) -> Sequence[Any]:
+    spec, status = data.get("spec") or {}, _status(data)
+    words = [c["type"] for c in status.get("conditions") or ()] or ["Pending"]
+    if status.get("certificate"):
+        words.append("Issued")
+    seconds = spec.get("expirationSeconds")
+    return [
+        _name(data),
+        born(data, now),
+        spec.get("signerName", ""),
+        spec.get("username", ""),
+        f"{seconds}s" if seconds else "<none>",
+        ",".join(words),
+    ]
+
+
 _MODES = {
     "ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX",
     "ReadWriteOncePod": "RWOP",
@@ -252,6 +268,10 @@ TABLES: Mapping[str, tuple[str, Row]] = {
     "ClusterRoleBinding": (_BOUND, _binding),
     "MutatingWebhookConfiguration": ("Name Webhooks Age", _webhooks),
     "ValidatingWebhookConfiguration": ("Name Webhooks Age", _webhooks),
+    "CertificateSigningRequest": (
+        "Name Age SignerName Requestor RequestedDuration Condition",
+        _certificate_request,
+    ),
     "ValidatingAdmissionPolicy": ("Name Validations ParamKind Age", _policy),
     "ValidatingAdmissionPolicyBinding": ("Name PolicyName ParamRef Age", _policy_binding),
 }

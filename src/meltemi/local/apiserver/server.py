@@ -67,7 +67,7 @@ async def running(
     pki = Pki(data / "pki", clock)
     tokens = Tokens(pki.token_key(), store, clock)
     node = NodeProxy(data / "run" / "node.sock")
-    lifecycle = Lifecycle(operations, pki.ca_file.read_text())
+    lifecycle = Lifecycle(operations, pki)
     store.listeners.append(lifecycle.note)
     await lifecycle.prepare()
     audit = AuditLog(data / "audit.log")

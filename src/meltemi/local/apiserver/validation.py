@@ -13,6 +13,7 @@ from meltemi.base.problems import Severity
 from meltemi.local.apiserver.cel.expressions import CelError, Expression
 from meltemi.local.apiserver.cel.functions import AUTHORIZER
 from meltemi.local.apiserver.cel.rules import Rules
+from meltemi.local.apiserver.certificates import request_causes
 from meltemi.local.apiserver.errors import invalid
 from meltemi.local.apiserver.immutable import update_causes
 from meltemi.local.apiserver.job_rules import job_causes
@@ -308,5 +309,6 @@ _RULES: Mapping[str, Callable[[Json, Json | None], Iterator[Cause]]] = {
     "MutatingWebhookConfiguration": _webhooks,
     "ValidatingWebhookConfiguration": _webhooks,
     "ValidatingAdmissionPolicy": policy_causes,
+    "CertificateSigningRequest": request_causes,
     "ValidatingAdmissionPolicyBinding": binding_causes,
 }
