@@ -4,7 +4,6 @@ A write that awaits (a webhook, a commit) compares what it read before with what
 that no update is ever lost.
 """
 
-import datetime
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable
@@ -15,13 +14,12 @@ import orjson
 
 from meltemi.api.kinds import Kind
 from meltemi.base.clock import Clock
-from meltemi.local.apiserver import certificates, ownership
+from meltemi.local.apiserver import certificates, deletion, ownership
 from meltemi.local.apiserver.accounts import mount_account
 from meltemi.local.apiserver.addresses import Addresses
 from meltemi.local.apiserver.convert import stored
 from meltemi.local.apiserver.defaults import apply_defaults
 from meltemi.local.apiserver.errors import (
-    StatusError,
     already_exists,
     bad_request,
     conflict,
@@ -42,7 +40,6 @@ _NAMESPACES = Resource("", "namespaces")
 _SERVICES = Resource("", "services")
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _LONGEST_GENERATED = 63 - 5
-_LASTING = ("default", "kube-system", "kube-public", "kube-node-lease")
 _WITHOUT_GENERATION = frozenset(("", "rbac.authorization.k8s.io", "coordination.k8s.io"))
 _BORN_WITH_STATUS = frozenset(("Node", "Namespace", "Pod", "PersistentVolume"))
 
@@ -353,7 +350,7 @@ class Operations:
                 return entry.data
             if write.dry_run:
                 return data
-            if _is_finished(data):
+            if deletion.is_finished(data):
                 gone = await self.store.remove(resource_of(kind), namespace, name)
                 return gone.data if gone else data
             return (await self.store.put(resource_of(kind), namespace, name, data)).data
@@ -412,7 +409,7 @@ class Operations:
         meta = {k: v for k, v in new.items() if k not in fixed}
         meta |= {field: old[field] for field in fixed if field in old}
         data["metadata"] = meta
-        _no_new_finalizers(kind, old, meta)
+        deletion.check_finalizers(kind, old, meta)
         if "status" in kind.subresources:
             data.pop("status", None)
             if "status" in before:
@@ -433,12 +430,12 @@ class Operations:
         resource = resource_of(kind)
         for _ in range(_ATTEMPTS):
             entry = self.entry(kind, namespace, name)
-            self._check_preconditions(kind, entry, options)
+            deletion.check_preconditions(kind, entry, options)
             if self.admit is not None:
                 await self.admit(kind, "DELETE", None, entry.data, write, "")
             if self.store.get(resource, namespace, name) is not entry:
                 continue
-            marked = self._marked(kind, entry, options)
+            marked = deletion.marked(kind, entry, options, self.clock.now())
             if write.dry_run:
                 return marked or entry.data
             if marked is None:
@@ -450,53 +447,6 @@ class Operations:
             return (await self.store.put(resource, namespace, name, marked)).data
         raise conflict(kind.plural, kind.group, name, "too many writers at once; try again")
 
-    def _marked(self, kind: Kind, entry: Entry, options: Json) -> Json | None:
-        """An object on its way out; itself when that changes nothing; None when it may go."""
-        old = entry.data["metadata"]
-        grace = _grace(kind, entry.data, options)
-        finalizers = _deletion_finalizers(list(old.get("finalizers") or []), options)
-        ends = _ending_namespace(kind, entry.data)
-        if not finalizers and not grace and not ends:
-            return None
-        meta = {**old}
-        shorter = grace < int(old.get("deletionGracePeriodSeconds", grace + 1))
-        if "deletionTimestamp" in old and not shorter and finalizers == old.get("finalizers", []):
-            return entry.data
-        when = self.clock.now() + datetime.timedelta(seconds=grace)
-        if "deletionTimestamp" not in old or shorter:
-            meta["deletionTimestamp"] = when.strftime("%Y-%m-%dT%H:%M:%SZ")
-            meta["deletionGracePeriodSeconds"] = grace
-        if "generation" in meta and "deletionTimestamp" not in old:
-            meta["generation"] = int(meta["generation"]) + 1
-        meta.pop("finalizers", None)
-        if finalizers:
-            meta["finalizers"] = finalizers
-        data = {**entry.data, "metadata": meta}
-        if kind.name == "Namespace":
-            data["status"] = {**(data.get("status") or {}), "phase": "Terminating"}
-        return data
-
-    def _check_preconditions(self, kind: Kind, entry: Entry, options: Json) -> None:
-        wanted = options.get("preconditions") or {}
-        uid = entry.data["metadata"]["uid"]
-        if wanted.get("uid") and wanted["uid"] != uid:
-            raise conflict(
-                kind.plural, kind.group, entry.name,
-                f"Precondition failed: UID in precondition: {wanted['uid']}, UID in object meta: "
-                f"{uid}",
-            )  # fmt: skip
-        version = wanted.get("resourceVersion")
-        if version and str(version) != str(entry.version):
-            raise conflict(
-                kind.plural, kind.group, entry.name,
-                f"Precondition failed: ResourceVersion in precondition: {version}, "
-                f"ResourceVersion in object meta: {entry.version}",
-            )  # fmt: skip
-        if kind.name == "Namespace" and entry.name in _LASTING:
-            raise forbidden(
-                f'namespaces "{entry.name}" is forbidden: this namespace may not be deleted'
-            )
-
 
 def _asker(user: User) -> Json:
     """Who asks for a certificate, as the request records it."""
@@ -504,54 +454,6 @@ def _asker(user: User) -> Json:
     if user.uid:
         asker["uid"] = user.uid
     return asker
-
-
-def _no_new_finalizers(kind: Kind, old: Json, new: Json) -> None:
-    """What is on its way out takes no new finalizers."""
-    added = set(new.get("finalizers") or ()) - set(old.get("finalizers") or ())
-    if "deletionTimestamp" in old and added:
-        text = (
-            "Forbidden: no new finalizers can be added if the object is being deleted, "
-            f"found new finalizers {sorted(added)}"
-        )
-        raise invalid(kind.name, kind.group, old["name"], [("metadata.finalizers", text)])
-
-
-def _deletion_finalizers(finalizers: list[str], options: Json) -> list[str]:
-    """What the propagation policy adds to an object's finalizers, and takes from them."""
-    policy = options.get("propagationPolicy")
-    if policy is None and options.get("orphanDependents") is not None:
-        policy = "Orphan" if options["orphanDependents"] else "Background"
-    if policy not in (None, "Background", "Foreground", "Orphan"):
-        raise StatusError(
-            422,
-            "Invalid",
-            f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: '
-            f'"{policy}": supported values: "Foreground", "Background", "Orphan", "nil"',
-        )
-    if policy is None:
-        return finalizers
-    added = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(policy)
-    kept = [f for f in finalizers if f not in ("foregroundDeletion", "orphan") or f == added]
-    return [*kept, added] if added and added not in kept else kept
-
-
-def _ending_namespace(kind: Kind, data: Json) -> bool:
-    return kind.name == "Namespace" and bool((data.get("spec") or {}).get("finalizers"))
-
-
-def _grace(kind: Kind, data: Json, options: Json) -> int:
-    """Seconds a pod may take to end; nothing else is given time, nor a pod nobody runs."""
-    if kind.name != "Pod":
-        return 0
-    asked = options.get("gracePeriodSeconds")
-    if not data["spec"].get("nodeName") or data.get("status", {}).get("phase") in (
-        "Succeeded",
-        "Failed",
-    ):
-        return 0
-    default = int(data["spec"].get("terminationGracePeriodSeconds", 30))
-    return default if asked is None else max(int(asked), 0)
 
 
 def _desired(data: Json) -> Json:
@@ -575,12 +477,3 @@ def _same_owners(one: Json, other: Json) -> bool:
         return [{k: v for k, v in entry.items() if k != "time"} for entry in managed]
 
     return entries(one) == entries(other)
-
-
-def _is_finished(data: Json) -> bool:
-    """Whether what was marked for deletion has nothing left to wait for."""
-    meta = data["metadata"]
-    waits = meta.get("finalizers") or int(meta.get("deletionGracePeriodSeconds") or 0) > 0
-    if data["kind"] == "Namespace" and (data.get("spec") or {}).get("finalizers"):
-        return False
-    return "deletionTimestamp" in meta and not waits
