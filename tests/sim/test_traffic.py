@@ -124,6 +124,13 @@ class Traffic:
         return ",".join(f"{self.addresses[name]}={code}" for name in names)
 
 
+def egress(capture: str) -> Json:
+    """What leaves port 9080: captured, or taken by a socket of the proxy's own."""
+    port = {"number": 9080, "protocol": "HTTP", "name": "http"}
+    way = {"port": port, "bind": "0.0.0.0", "captureMode": capture, "hosts": ["./*"]}
+    return _object("Sidecar", {"egress": [way, {"hosts": ["./*"]}]})
+
+
 def delayed(milliseconds: int) -> dict[str, str]:
     return {"x_envoy_fault_delay_request": str(milliseconds)}
 
@@ -144,6 +151,15 @@ async def holds(share: float, count: int, measure: Callable[[], Awaitable[int]])
     if abs(measured[0] - count * share) > bound:
         measured.append(await measure())
     assert abs(measured[-1] - count * share) <= bound, f"{measured} of {count}, wanted {share}"
+
+
+async def test_a_captured_port_may_be_opened_and_captured_again(traffic: Traffic) -> None:
+    """Envoy 1.40 crashes if one listener does both in turn (its name tells them apart)."""
+    for captured in (True, False, True):
+        await traffic.use(egress("DEFAULT" if captured else "NONE"))
+        answer = await traffic.send()
+        assert answer.status == 200
+        assert traffic.pod(answer).startswith("reviews")
 
 
 async def test_a_retry_goes_to_another_host(traffic: Traffic) -> None:

@@ -98,6 +98,17 @@ def address_listener(address: str, port: int) -> str:
     return f"{address}_{port}"
 
 
+def opened_listener(address: str, port: int) -> str:
+    """A sidecar's listener with a socket of its own. Envoy 1.40 crashes when an update gives a
+    socket to a listener that is only handed connections, so for any address, where both may stand
+    in turn, they never share a name."""
+    name = address_listener(address, port)
+    return f"{name}_opened" if address in _ANY else name
+
+
+_ANY = ("0.0.0.0", "::")
+
+
 def gateway_route(port: int, bind: str = "") -> str:
     """Of all plaintext servers on a port of the pod, at one address."""
     return f"http.{port}.{bind}" if bind else f"http.{port}"

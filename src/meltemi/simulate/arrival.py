@@ -4,8 +4,8 @@ import msgspec
 
 from meltemi.compile import ir, names
 from meltemi.model.tls import InboundTls, Mode
-from meltemi.simulate import connections
-from meltemi.simulate.request import Connection, Speaks
+from meltemi.simulate import connections, paths
+from meltemi.simulate.request import Connection, Request, Speaks
 from meltemi.simulate.trace import Arrival, Because, Place, Policy
 from meltemi.simulate.world import World
 
@@ -16,7 +16,13 @@ _MODES = {
 }
 
 
-def arrive(world: World, place: Place, speaks: Speaks, alpn: tuple[str, ...] = ()) -> Place:
+def arrive(
+    world: World,
+    place: Place,
+    speaks: Speaks,
+    request: Request | None = None,
+    alpn: tuple[str, ...] = (),
+) -> Place:
     """A place with what its proxy does, when it has one. `speaks`: inside mutual TLS, if any."""
     workload = world.at(place.address)
     plan = world.plan(workload) if workload is not None else None
@@ -43,8 +49,23 @@ def arrive(world: World, place: Place, speaks: Speaks, alpn: tuple[str, ...] = (
         refused = f"{came} to port {place.port} is refused: {security.value}"
         return _with(place, Arrival(proxy, None, security, refused))
     choice = connections.chain_choice(listener, chain, connection)
+    if isinstance(chain.network, ir.Http) and speaks in (Speaks.OTHER, Speaks.TLS):
+        what = (
+            "bytes of the client's own TLS" if speaks is Speaks.TLS else "bytes that are not HTTP"
+        )
+        refused = f"{what} to port {place.port} are refused: it is declared to speak HTTP"
+        return _with(place, Arrival(proxy, choice, security, refused))
     port = _application_port(plan.inbound, chain, place.port)
-    return _with(place, Arrival(proxy, choice, security, port=port))
+    path = _path(plan, chain, request)
+    return _with(place, Arrival(proxy, choice, security, port=port, path=path))
+
+
+def _path(plan: ir.ProxyPlan, chain: ir.FilterChain, request: Request | None) -> str:
+    """The path an HTTP chain hands on, where it differs from what came."""
+    if request is None or not isinstance(chain.network, ir.Http):
+        return ""
+    path, _ = paths.as_routed(request.path, plan.settings.paths, edge=False)
+    return path if path != request.path else ""
 
 
 def _with(place: Place, arrival: Arrival) -> Place:

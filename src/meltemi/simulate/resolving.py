@@ -28,10 +28,14 @@ def resolve(
             onward = resolve(world, service.external_name, port, namespace, outside)
             reason = f"{service.source} is another name for {service.external_name}"
             return Resolved(host, onward.address, port, reason, (*because, *onward.because))
-        if service.addresses:
-            because = (Because(*service.source, "spec.clusterIP"),)
+        single = [address for address in service.addresses if "/" not in address]
+        if single:
+            field = "spec.addresses" if service.declared else "spec.clusterIP"
+            because = (Because(*service.source, field),)
             reason = f"{name} is the address of {service.source}"
-            return Resolved(host, service.addresses[0], port, reason, because)
+            return Resolved(host, single[0], port, reason, because)
+        if service.addresses:
+            continue  # Ranges tell proxies what to take; no name server answers with one.
         address = _first_endpoint(world, service)
         if address:
             reason = f"{name} is headless: the address of one of its pods"

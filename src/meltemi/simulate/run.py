@@ -51,7 +51,8 @@ def direct(
     world: World, connection: Connection, resolved: Resolved, request: Request | None
 ) -> Trace:
     """The way of a request from a client without a proxy: straight to an address."""
-    found = tuple(arrive(world, p, connection.speaks) for p in _behind(world, connection))
+    speaks = connection.speaks
+    found = tuple(arrive(world, p, speaks, request) for p in _behind(world, connection))
     choice = Choice("(direct)", "the client has no proxy")
     failure = None if found else Response(0, "no endpoint is ready")
     branch = Branch(1.0, choice, request, found, failure=failure)
@@ -61,9 +62,10 @@ def direct(
 
 
 def _behind(world: World, connection: Connection) -> tuple[Place, ...]:
-    """Where the platform itself sends a connection: a Service's endpoints, or the address."""
+    """Where the platform itself sends a connection: a Service's endpoints, or the address. It
+    knows nothing of ServiceEntries."""
     for service in world.model.services.values():
-        if connection.address in service.addresses:
+        if service.source.kind == "Service" and connection.address in service.addresses:
             key = ServicePortKey(*service.key, connection.port)
             endpoints = world.model.endpoints.get(key)
             ready = endpoints.ready if endpoints is not None else ()
@@ -208,7 +210,7 @@ class _Walk:
 
     def _arrived(self, place: Place, request: Request | None, alpn: tuple[str, ...]) -> Place:
         speaks = self._connection.speaks if request is None else Speaks.HTTP1
-        return arrive(self._world, place, speaks, alpn)
+        return arrive(self._world, place, speaks, request, alpn)
 
 
 def _described(world: World, routed: Routed) -> Route:

@@ -81,6 +81,8 @@ class Arrival(msgspec.Struct, frozen=True, rename="camel"):
     """Why it is refused; empty: it reaches the application."""
     port: int = 0
     """The application's."""
+    path: str = ""
+    """As the application sees it, where this proxy puts it in normal form first."""
 
 
 class Place(msgspec.Struct, frozen=True, rename="camel"):

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from meltemi.simulate.request import Pairs, Request, Speaks
 from meltemi.simulate.trace import Branch, Place, Response, Trace
 
@@ -76,7 +78,10 @@ def _place(trace: Trace, branch: Branch, place: Place, seen: Seen, served: str) 
         found += _different("status", 200, seen.answer.status)
         found += _response_headers(trace, seen)
     if branch.request is not None:
-        found += _request(trace, branch.request, seen)
+        sent = branch.request
+        if arrival is not None and arrival.path:
+            sent = msgspec.structs.replace(sent, path=arrival.path)
+        found += _request(trace, sent, seen)
     if seen.log:
         found += _different("cluster", branch.cluster.name, seen.log.get("cluster"))
     if trace.proxy and trace.route is not None:

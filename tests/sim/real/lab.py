@@ -80,6 +80,8 @@ class Lab:
         self._echo_log = _Tail(directory / "echo.log")
         self._random = random.Random(0)
         self._processes: dict[str, int] = {}
+        self._served: list[str] = []
+        self._kind = ""
 
     async def __aenter__(self) -> Self:
         self._here, self._there = networks.joined()
@@ -115,7 +117,15 @@ class Lab:
             roles[self._client] = proxy
         if server is not None:
             roles[self._server] = server
-        networks.serve(self._there, [server.ip] if server is not None else [])
+        served = [server.ip] if server is not None else []
+        kind = proxy.kind if proxy is not None else self._kind
+        if served != self._served or kind != self._kind:
+            # Connections kept open would still lead to who had a sidecar before, and no listener
+            # of a sidecar may become one of a gateway: Envoy crashes when it is given a socket.
+            await self._plane.configure({}, {})
+            self._kind = kind
+            networks.serve(self._there, served)
+            self._served = served
         await self._plane.configure(raw, roles)
         networks_in_use = [
             network
@@ -128,8 +138,8 @@ class Lab:
     async def _workers_have_it(self, network: networks.Network) -> None:
         """Ask the canary until it tells the newest revision."""
         async with asyncio.timeout(_LIMIT):
-            while await self._canary(network) != self._plane.canary:
-                pass
+            while await self._canary(network) != self._plane.canary:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
 
     async def _canary(self, network: networks.Network) -> str:
         sock = network.socket(marked=True)
@@ -378,7 +388,7 @@ class _Tail:
     async def entries(self, ports: set[int]) -> dict[int, dict[str, Any]]:
         """The entries of connections from these ports, once they are all there."""
         found: dict[int, dict[str, Any]] = {}
-        for _ in range(50):
+        for _ in range(300):
             for entry in self.read():
                 client_address = entry.get("client") or ""
                 port = int(client_address.rpartition(":")[2] or 0)

@@ -290,7 +290,7 @@ def test_ingress_replaces_what_services_declare(mesh: Mesh, client: str) -> None
     limits = {p: found[f"inbound|{p}||"]["circuit_breakers"]["thresholds"][0] for p in (9080, 9443)}
     assert limits[9080]["max_requests"] == 7
     assert limits[9443]["max_connections"] == 3
-    own = mesh.sees(client, LISTENER)["0.0.0.0_9999"]
+    own = mesh.sees(client, LISTENER)["0.0.0.0_9999_opened"]
     assert own["address"]["socket_address"]["port_value"] == 9999
     mesh.graph.verify()
 

@@ -148,7 +148,7 @@ def _own_listener(port: Served) -> ir.Listener:
         msgspec.structs.replace(chain, match=msgspec.structs.replace(chain.match, port=0))
         for chain in _chains(port)
     ]
-    name = names.address_listener(port.bind, port.port)
+    name = names.opened_listener(port.bind, port.port)
     return _listener(name, port.bind, port.port, chains, (port,))
 
 

@@ -120,15 +120,16 @@ def outbound_listener(
             elif chains[chain.match].network != chain.network:
                 problems.append(_conflict(slot, claim, owner))
     everything = chains.pop(ir.ChainMatch(), None)
+    opens = any(claim.opens for claim, _ in ordered)
     listener = ir.Listener(
-        name=slot.name,
+        name=names.opened_listener(slot.bind, slot.port) if opens and slot.port else slot.name,
         side=ir.Side.CLIENT,
         address=slot.bind,
         port=slot.port,
         also=also,
         chains=tuple(chains.values()),
         default=everything or _fallthrough(outside),
-        bind=any(claim.opens for claim, _ in ordered),
+        bind=opens,
         inspects_tls=any(m.sni or m.transport is not ir.Transport.ANY for m in chains),
         inspects_http=any(m.protocols for m in chains),
         sources=_sources(chains.values(), everything),
