@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-BLOCKS, MESHES, QUESTIONS, LEAST = 9, 9, 60, 3000
+BLOCKS, MESHES, QUESTIONS, LEAST = 8, 8, 60, 3000
 """Blocks start afresh: within one, hypothesis likes to vary what it has drawn before."""
 COUNTED: Counter[str] = Counter()
 

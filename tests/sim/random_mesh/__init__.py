@@ -45,10 +45,14 @@ def meshes(draw: st.DrawFn, questions: int = 60) -> RandomMesh:
 @st.composite
 def _rules(draw: st.DrawFn) -> list[Json]:
     leaf = "leaf" if draw(st.integers(0, 2)) == 0 else ""
-    found = [draw(rules.virtual_service(f"vs-{i}", leaf)) for i in range(draw(st.integers(2, 6)))]
+    found = [draw(rules.virtual_service("vs-0", leaf, main=True))]
+    found += [
+        draw(rules.virtual_service(f"vs-{i}", leaf)) for i in range(1, draw(st.integers(1, 6)))
+    ]
     if leaf:
         found.append(draw(rules.delegate(leaf)))
-    found += [draw(rules.destination_rule(f"dr-{i}")) for i in range(draw(st.integers(1, 5)))]
+    found.append(draw(rules.destination_rule("dr-0", main=True)))
+    found += [draw(rules.destination_rule(f"dr-{i}")) for i in range(1, draw(st.integers(1, 5)))]
     found += [draw(rules.l4_service(f"l4-{i}")) for i in range(draw(st.integers(0, 2)))]
     return found
 

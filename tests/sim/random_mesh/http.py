@@ -153,6 +153,7 @@ _ACTION = st.one_of(forwards(), forwards(), forwards(), _REDIRECT, _DIRECT)
 _CONDITIONS = st.one_of(
     st.lists(_CASELESS, min_size=1, max_size=1),
     st.lists(_CASELESS, min_size=1, max_size=3),
+    st.lists(st.builds(lambda uri: {"uri": uri}, some(({"prefix": "/"}, {"prefix": "/a"})))),
     st.just([]),
 )
 

@@ -7,7 +7,7 @@ from meltemi.simulate.ask import Question
 from .words import NAMES, PATHS, VALUES
 
 _TARGETS = (
-    "http://reviews:9080", "http://reviews:9080", "http://reviews:8000",
+    *("http://reviews:9080",) * 10, *("http://ratings:9080",) * 3, "http://reviews:8000",
     "http://reviews.default:9080", "http://reviews.default.svc.cluster.local:9080",
     "http://ratings:9080", "http://odd:7000", "http://empty:9080", "http://stock.far:9080",
     "http://stock.far.svc.cluster.local:9090", "http://unknown.example.com:9080",
@@ -24,7 +24,7 @@ _TARGETS = (
     "http://203.0.113.7:9080", "http://reviews.mesh:9080", "tcp://10.44.0.3:1234",
 )  # fmt: skip
 _AUTHORITIES = (
-    "", "", "", "", "shop.example.com", "REVIEWS", "ratings", "reviews:9080", "reviews:1",
+    *("",) * 24, "shop.example.com", "REVIEWS", "ratings", "reviews:9080", "reviews:1",
     "ratings.default.svc.cluster.local:80", "10.43.0.2", "deep.shop.example.com", "example.com",
     "stock.far", "stock", "unknown", "api.example.com", "b.outside.com",
 )  # fmt: skip

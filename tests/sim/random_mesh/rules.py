@@ -6,7 +6,7 @@ from .http import RULE, delegating
 from .words import EXPORTS, Json, made, optional, some
 
 _MESH_HOSTS = (
-    "reviews",
+    *("reviews.default.svc.cluster.local",) * 4,
     "reviews",
     "ratings.default.svc.cluster.local",
     "odd",
@@ -21,13 +21,15 @@ _MESH_HOSTS = (
 )
 GATEWAYS = ("istio-system/gate", "default/front")
 _BOUND = (
-    (), (), ("mesh", "istio-system/gate"), ("istio-system/gate",), ("mesh", *GATEWAYS), GATEWAYS,
+    (), (), (), ("mesh", "istio-system/gate"), ("istio-system/gate",), ("mesh", *GATEWAYS),
+    GATEWAYS,
 )  # fmt: skip
 
 
 @st.composite
-def virtual_service(draw: st.DrawFn, name: str, leaf: str = "") -> Json:
-    """`leaf`: the name of a delegate that one of its rules may hand requests to."""
+def virtual_service(draw: st.DrawFn, name: str, leaf: str = "", *, main: bool = False) -> Json:
+    """`leaf`: the name of a delegate that one of its rules may hand requests to. `main`: it is for
+    the host that most requests ask for."""
     gateways = draw(some(_BOUND))
     only_gateways = bool(gateways) and "mesh" not in gateways
     possible = (*_MESH_HOSTS, "*") if only_gateways else _MESH_HOSTS
@@ -38,9 +40,12 @@ def virtual_service(draw: st.DrawFn, name: str, leaf: str = "") -> Json:
         place = {"name": leaf, "namespace": "default"} if draw(st.booleans()) else {"name": leaf}
         rules.insert(draw(st.integers(0, len(rules))), draw(delegating(place)))
     spec: Json = {"hosts": hosts, "http": rules}
+    if main:
+        spec["hosts"] = ["reviews.default.svc.cluster.local"]
+        return made("VirtualService", name, "default", spec)
     if gateways:
         spec["gateways"] = list(gateways)
-    if draw(st.integers(0, 4)) == 0:
+    if draw(st.integers(0, 6)) == 0:
         spec["exportTo"] = list(draw(some(EXPORTS)))
     return made("VirtualService", name, namespace, spec)
 
@@ -105,7 +110,7 @@ _LABELS = ({"version": "v1"}, {"version": "v2"}, {"version": "v9"}, {}, {"app": 
 
 
 @st.composite
-def destination_rule(draw: st.DrawFn, name: str) -> Json:
+def destination_rule(draw: st.DrawFn, name: str, *, main: bool = False) -> Json:
     names = draw(st.lists(some(("v1", "v2", "v9")), max_size=3, unique=True))
     subsets = [
         {"name": v, "labels": draw(some(({"version": v}, {"version": v}, *_LABELS)))}
@@ -117,14 +122,16 @@ def destination_rule(draw: st.DrawFn, name: str) -> Json:
         "api.example.com", "*.default.svc.cluster.local", "*.local", "*.outside.com",
         "secure.example.com",
     )  # fmt: skip
-    spec: Json = {"host": draw(some(hosts)), "subsets": subsets}
+    host = "reviews" if main else draw(some(hosts))
+    spec: Json = {"host": host, "subsets": subsets}
     if draw(st.integers(0, 2)):
         spec["trafficPolicy"] = draw(_TRAFFIC)
     if draw(st.integers(0, 5)) == 0:
         spec["exportTo"] = list(draw(some(EXPORTS)))
     if draw(st.integers(0, 7)) == 0:
         spec["workloadSelector"] = {"matchLabels": {"version": "v1"}}
-    namespace = draw(some(("default", "default", "far", "istio-system")))
+    spaces = ("default",) if main else ("default", "default", "far", "istio-system")
+    namespace = draw(some(spaces))
     return made("DestinationRule", name, namespace, spec)
 
 

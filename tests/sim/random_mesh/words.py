@@ -55,7 +55,7 @@ SERVICES: Json = {
 SECRETS: Json = {"shop.istio-system": ["shop.example.com"]}
 SERVED = ("", "", "reviews-v1", "ratings-v1", "odd-0", "db-0", "stock-0.far")
 """Pods with a real sidecar, one a mesh; the others are played by the echo server."""
-ORIGINS = ("client", "client", "other", "web.far", "gateway/gate.istio-system", "naked")
+ORIGINS = ("client", "client", "other", "web.far", "gateway/gate.istio-system", "client", "naked")
 
 PATHS = ("/", "/a", "/a/b", "/ab", "/A", "/a/", "/c/d/e", "/x.html", "/a/1", "/a/22")
 VALUES = ("one", "two", "on", "one,two", "")

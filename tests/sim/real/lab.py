@@ -388,7 +388,7 @@ class _Tail:
     async def entries(self, ports: set[int]) -> dict[int, dict[str, Any]]:
         """The entries of connections from these ports, once they are all there."""
         found: dict[int, dict[str, Any]] = {}
-        for _ in range(300):
+        for _ in range(50):
             for entry in self.read():
                 client_address = entry.get("client") or ""
                 port = int(client_address.rpartition(":")[2] or 0)

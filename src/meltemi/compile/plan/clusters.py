@@ -88,10 +88,11 @@ class _Maker(NamedTuple):
         blocks = _with_names(blocks_of(self.policy, port.number, subset, settings), service)
         named = tuple(e for e in behind.named if in_subset(e, subset))
         discovery = self._discovery(blocks, named)
-        if discovery is ir.Discovery.DNS_ONE:
-            named = named[:1]
-        label = subset.name if subset else ""
         wanted = preference(blocks, service.distribution, settings.locality)
+        if discovery is ir.Discovery.DNS_ONE:
+            # Envoy insists on exactly one endpoint, so there is nothing to prefer.
+            named, wanted = named[:1], None
+        label = subset.name if subset else ""
         return ir.Cluster(
             name=names.outbound(port.number, label, service.host),
             host=service.host,
