@@ -66,6 +66,7 @@ def make() -> Plane:
 async def running(socket: Path) -> AsyncIterator[Plane]:
     """A control plane that has just synced, as `app.serve` starts it."""
     plane = make()
+    others = asyncio.all_tasks()
     plane.engine.deliver(list(world.world(SERVICES, _RULES)))
     await plane.engine.propagate()
     gc.collect()
@@ -82,6 +83,8 @@ async def running(socket: Path) -> AsyncIterator[Plane]:
     finally:
         await server.stop(0)
         loop.cancel()
+        ended = asyncio.all_tasks() - others
+        await asyncio.wait(ended)
 
 
 class Fleet:
@@ -175,4 +178,7 @@ async def _changes(plane: Plane, proxies: Fleet) -> Sequence[Figure]:
             Figure(f"{name} change, CPU of the control plane", here / _ROUNDS * 1000, "ms"),
             Figure(f"{name} change, CPU of all proxies", there / _ROUNDS * 1000, "ms"),
         ]
+    # The next control plane finds the objects as this one did.
+    await plane.settled_after(world.Event(world.endpoint_slice(700, world.PODS)))
+    await plane.settled_after(world.Event(world.virtual_service(7, 90)))
     return found

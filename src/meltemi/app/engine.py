@@ -1,7 +1,8 @@
 """The one loop that owns the graph: events in, one propagation, one Change out.
 
-Endpoints and connecting proxies are served at once; other changes wait for a moment of quiet, so
-that a burst of objects becomes one push. Nothing is compiled before every informer has synced.
+Endpoints are served at once, and proxies with those that connect in the same moment; other changes
+wait for a moment of quiet, so that a burst of objects becomes one push. Nothing is compiled before
+every informer has synced.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ QUIET = 0.02
 """Seconds without a further change before ordinary changes are compiled."""
 LONGEST = 0.5
 """Seconds an ordinary change waits at most, however many follow it."""
+GATHER = 0.01
+"""Seconds a proxy that connects waits for others: a herd costs a propagation for many."""
 MOST_NAMES = 2000
 """Names one on-demand workload may learn."""
 URGENT_KINDS = frozenset({"EndpointSlice", "Pod"})
@@ -70,6 +73,7 @@ class Engine:
         self._publish = publish
         self._urgent = asyncio.Event()
         self._pending = asyncio.Event()
+        self._arriving = False
         self._delivered = 0
         self._propagated = 0
 
@@ -91,11 +95,13 @@ class Engine:
     def connect(self, node: NodeInfo) -> None:
         """A proxy opened its stream: compile for it now."""
         self.proxies.set(node.id, node)
+        self._arriving = True
         self._wake()
 
     def disconnect(self, node_id: str) -> None:
+        """Nobody waits for what is no longer compiled, and the proxy may be about to come again."""
         self.proxies.drop(node_id)
-        self._wake()
+        self._pending.set()
 
     def demand(self, node_id: str, names: Sequence[str]) -> bool:
         """An on-demand proxy needs these virtual hosts: its workload keeps them from now on.
@@ -127,6 +133,9 @@ class Engine:
         while True:
             await self._pending.wait()
             await self._debounce()
+            if self._arriving:
+                await asyncio.sleep(GATHER)
+                self._arriving = False
             self._pending.clear()
             self._urgent.clear()
             await self.propagate()

@@ -33,8 +33,6 @@ class Listener(Protocol):
 
 
 _NOBODY: frozenset[Listener] = frozenset()
-_LARGE = 100
-"""Resources of a set that scopes share, and not of one proxy's own."""
 
 
 class Held:
@@ -186,19 +184,10 @@ class Cache:
             if held is not None:
                 yield held
 
-    def likely(self, node: str, type_url: str) -> Iterator[Held]:
-        """`sets`, or the large sets of that type while it is not known what a proxy sees."""
-        if self.is_known(node):
-            yield from self.sets(node, type_url)
-            return
-        for key, held in self._sets.items():
-            if key.type_url == type_url and len(held.versions) >= _LARGE:
-                yield held
-
     def shared(self, node: str, type_url: str, names: frozenset[str]) -> frozenset[str]:
         """The same names, as the cache has them: thousands of proxies then share the strings, and
         the whole of them if it is a set's."""
-        for held in self.likely(node, type_url):
+        for held in self.sets(node, type_url):
             if held.names == names:
                 return held.names
         return frozenset(map(sys.intern, names))

@@ -91,12 +91,15 @@ def entry(name: str, version: str) -> bytes:
 
 
 def versions_of(entries: Iterable[bytes]) -> dict[str, str]:
-    """The versions by name that a proxy says. Raises BadRequest."""
-    try:
-        said = [_CLASSES["Version"].FromString(body) for body in entries]
-    except DecodeError as error:
-        raise BadRequest("initial_resource_versions cannot be read") from error
-    return {sys.intern(version.key): version.value for version in said}
+    """The versions by name that a proxy says. What cannot be read was not sent by us."""
+    found: dict[str, str] = {}
+    for body in entries:
+        try:
+            version = _CLASSES["Version"].FromString(body)
+        except DecodeError:
+            continue
+        found[sys.intern(version.key)] = sys.intern(version.value)
+    return found
 
 
 def parse(body: bytes) -> Request:

@@ -21,6 +21,7 @@ SECRET_SERVICE = "envoy.service.secret.v3.SecretDiscoveryService"
 OPTIONS = (
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 200_000),
+    ("grpc.server_max_unrequested_time_in_server", 600),
     ("grpc.max_concurrent_streams", 100_000),
     ("grpc.max_receive_message_length", 4 << 20),
     ("grpc.max_send_message_length", -1),
@@ -29,7 +30,8 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
-"""For the server both services share: a herd of reconnecting proxies must not be refused."""
+"""For the server both services share: of a herd of reconnecting proxies none must be refused, nor
+be cancelled because it waited for its turn (gRPC does so after 30 seconds, counted in seconds)."""
 
 _LONGEST_START = 30.0
 
@@ -188,7 +190,10 @@ async def _converse(
     """Answer requests and marks until the proxy goes. One writer: the loop below."""
     clock = asyncio.get_running_loop().time
 
+    known = asyncio.Event()
+
     async def listen() -> None:
+        await known.wait()
         async for body in requests:
             request = read(body)
             if request.error is not None:
@@ -205,10 +210,7 @@ async def _converse(
             await context.write(body)
         status.progressed(session)
 
-    try:
-        session.on_request(first)
-    except BadRequest as error:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    session.on_request(first)
     listener = asyncio.create_task(listen(), name=f"requests of {session.node_id}")
     listener.add_done_callback(lambda _: wake.set())
     wake.set()
@@ -216,6 +218,8 @@ async def _converse(
         while not listener.done():
             await _woken(wake, session.due(), clock())
             wake.clear()
+            if not session.waits:
+                known.set()
             await send()
         await listener
     except BadRequest as error:

@@ -50,6 +50,7 @@ class Session:
         self._cache = cache
         self._wake_up = wake_up
         self.types: dict[str, Subscription] = {}
+        self._waiting: list[Callable[[], None]] = []
         self._order = Order(self.types, self._current)
 
     @property
@@ -64,6 +65,22 @@ class Session:
     def mark_all(self, revision: int) -> None:
         for type_url in self.types:
             self._mark_everything(type_url, revision)
+        if self._cache.is_known(self._node):
+            waiting, self._waiting = self._waiting, []
+            for request in waiting:
+                request()
+
+    @property
+    def waits(self) -> bool:
+        """Whether requests wait for the compiler to say what the proxy sees: what it has can then
+        be compared with whole sets. Nothing more should be read from it."""
+        return bool(self._waiting)
+
+    def _when_known(self, request: Callable[[], None]) -> None:
+        if self._waiting or not self._cache.is_known(self._node):
+            self._waiting.append(request)
+        else:
+            request()
 
     def wake(self) -> None:
         self._wake_up()
@@ -134,16 +151,15 @@ class Session:
         return self._order.due()
 
     def _mark_everything(self, type_url: str, revision: int) -> None:
-        """Mark what differs between what the proxy wants and what it has.
-
-        Before the compiler has said what it sees, nothing does: `mark_all` follows.
-        """
+        """Mark what differs between what the proxy wants and what it has."""
         if not self._cache.is_known(self._node):
             return
         found = self.types[type_url]
-        missing = set(found.has) | found.names
+        missing = (found.has.keys() - found.resumed) | (found.names - found.resumed)
         is_quiet = found.is_quiet
         for held in self._cache.sets(self._node, type_url):
+            if found.resumed is held.names:
+                continue
             versions = held.versions
             missing.difference_update(versions)
             if is_quiet and versions.items() <= found.has.items():
@@ -157,6 +173,7 @@ class Session:
                     found.settle(name)
                 elif found.wants(name):
                     found.mark(name, revision)
+        found.resumed = frozenset()
         for name in missing:
             found.mark(name, revision)
 
@@ -310,12 +327,19 @@ class Session:
             endpoints.mark(assignment, self._cache.revision, again=True)
 
     def _resume(self, type_url: str, found: Subscription, initial: frozenset[bytes]) -> None:
-        """What a proxy says it has from an earlier stream. Raises BadRequest."""
+        """What a proxy says it has from an earlier stream: nearly always whole sets, or all but a
+        few of their resources."""
         rest = initial
-        for held in self._cache.likely(self._node, type_url) if initial else ():
-            if held.entries <= rest:
-                found.has.update(held.versions)
-                rest = rest - held.entries if len(rest) > len(held.entries) else frozenset()
+        for held in self._cache.sets(self._node, type_url) if initial else ():
+            lacking = held.entries - rest
+            if 2 * len(lacking) > len(held.entries):
+                continue
+            found.has.update(held.versions)
+            for name in versions_of(lacking):
+                del found.has[name]
+            rest = rest - held.entries
+            if not lacking and len(held.names) > len(found.resumed):
+                found.resumed = held.names
         if rest:
             found.has.update(versions_of(rest))
         for name, version in found.has.items() if type_url in CLIENTS else ():
@@ -343,6 +367,9 @@ class DeltaSession(Session):
     """Incremental xDS."""
 
     def on_request(self, request: DeltaRequest) -> None:
+        self._when_known(lambda: self._take(request))
+
+    def _take(self, request: DeltaRequest) -> None:
         found = self.types.get(request.type_url)
         if found is None:
             if request.type_url not in self.serves:
@@ -397,6 +424,9 @@ class SotwSession(Session):
     _CAN_SEND_ALONE = False
 
     def on_request(self, request: Request) -> None:
+        self._when_known(lambda: self._take(request))
+
+    def _take(self, request: Request) -> None:
         found = self.types.get(request.type_url)
         if found is None:
             if request.type_url not in self.serves:

@@ -49,6 +49,8 @@ class Subscription:
         """Of thousands of proxies the same."""
         self.has: dict[str, str] = {}
         """Name to the version the proxy last took; absent: it has none."""
+        self.resumed: frozenset[str] = frozenset()
+        """The names of a set it has all of since an earlier stream, until that is looked at."""
         self.losses = 0
         """How often a name left `has`."""
         self.absent: set[str] = set()

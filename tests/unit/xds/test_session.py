@@ -343,6 +343,46 @@ def test_a_virtual_host_stays_until_its_configuration_has_it_inside() -> None:
     assert [r.removed for r in sent] == [["l/a"]]
 
 
+def _returning(known: Sequence[Resource]) -> DeltaRequest:
+    entries = frozenset(entry(resource.name, resource.version) for resource in known)
+    return DeltaRequest(CLUSTER, (), (), entries, "", None)
+
+
+def test_a_returning_proxy_is_heard_once_it_is_known_what_it_sees() -> None:
+    world, has = World(), [cluster(f"outbound|80|v{i}|a.default", eds=False) for i in range(5)]
+    world.change(*has, views={NODE: None})
+    session = DeltaSession(NODE, world.cache, lambda: None)
+    world.cache.open(session)
+    session.on_request(_returning(has))
+    assert session.waits
+    assert session.flush(world.now) == []
+    assert session.oldest() == 0
+    world.change(views={NODE: ProxyView(NODE, (SetKey(CLUSTER, "s"),))})
+    assert not session.waits
+    sent = [Response(body) for body in session.flush(world.now)]
+    assert [(r.resources, r.removed) for r in sent] == [({}, [])]
+
+
+def test_a_returning_proxy_is_sent_what_changed_while_it_was_away() -> None:
+    world, had = World(), [cluster(f"outbound|80|v{i}|a.default", eds=False) for i in range(5)]
+    world.change(*had[1:], cluster(had[1].name, "new", eds=False))
+    session = DeltaSession(NODE, world.cache, lambda: None)
+    world.cache.open(session)
+    session.on_request(_returning(had))
+    sent = [Response(body) for body in session.flush(world.now)]
+    assert [(set(r.resources), r.removed) for r in sent] == [({had[1].name}, [had[0].name])]
+
+
+def test_versions_that_cannot_be_read_count_as_none() -> None:
+    world, has = World(), cluster(A, eds=False)
+    world.change(has)
+    session = DeltaSession(NODE, world.cache, lambda: None)
+    world.cache.open(session)
+    session.on_request(DeltaRequest(CLUSTER, (), (), frozenset({b"\xff\xff"}), "", None))
+    sent = [Response(body) for body in session.flush(world.now)]
+    assert [set(r.resources) for r in sent] == [{A}]
+
+
 NAMES = [f"outbound|80|v{i}|a.default" for i in range(3)]
 STEPS = ("ask", "answer", "take", "subset", "route", "time", "reconnect", "bad")
 WEIGHTS = (30, 30, 30, 8, 8, 6, 1, 1)
