@@ -414,18 +414,19 @@ def shown_by(address: str, authority: certificates.Authority) -> str:
         return ""
 
 
+def until_shown(address: str, authority: certificates.Authority, serial: str) -> None:
+    deadline = time.monotonic() + 90
+    while f"{serial}.example.com" not in shown_by(address, authority):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_sidecar_ends_tls_with_a_secret_that_its_account_may_read(shop: Shop) -> None:
     authority = certificates.Authority()
 
     def certify(serial: str) -> None:
         signed = authority.sign("guarded.example.com", f"{serial}.example.com")
         shop.mesh.apply(certificates.tls_secret("guarded", signed, namespace="shop"))
-
-    def until_shown(address: str, serial: str) -> None:
-        deadline = time.monotonic() + 30
-        while f"{serial}.example.com" not in shown_by(address, authority):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
     certify("one")
     pods = {"trusted": "trusted", "stranger": "default"}
@@ -438,14 +439,51 @@ def test_a_sidecar_ends_tls_with_a_secret_that_its_account_may_read(shop: Shop) 
         str(shop.mesh.kubectl("get", "pod", name, "-n", "shop", "-o", "jsonpath={.status.podIP}"))
         for name in pods
     )
-    until_shown(trusted, "one")
+    until_shown(trusted, authority, "one")
     assert shown_by(stranger, authority) == ""
     for name in pods:
         assert "spiffe://" in shop.echoed(f"http://{name}/")["x-forwarded-client-cert"]
     certify("two")
-    until_shown(trusted, "two")
+    until_shown(trusted, authority, "two")
     assert shown_by(stranger, authority) == ""
     shop.mesh.kubectl("delete", "sidecar", "guarded", "-n", "shop")
+
+
+FILED = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: filed, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: filed}}
+  ingress:
+  - port: {number: 8080, protocol: HTTP, name: http}
+    tls: {mode: SIMPLE, serverCertificate: /etc/filed/tls.crt, privateKey: /etc/filed/tls.key}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: filed, namespace: shop, labels: {app: filed}}
+spec:
+  volumes: [{name: filed, secret: {secretName: filed}}]
+  containers:
+  - {name: istio-proxy, image: auto, volumeMounts: [{name: filed, mountPath: /etc/filed}]}
+  - {name: main, image: meltemi/echo, args: ["--port", "8080"]}
+"""
+
+
+def test_certificates_of_a_mounted_secret_are_watched(shop: Shop) -> None:
+    authority = certificates.Authority()
+    address = ""
+    for serial in ("one", "two", "three"):
+        signed = authority.sign("guarded.example.com", f"{serial}.example.com")
+        shop.mesh.apply(certificates.tls_secret("filed", signed, namespace="shop"))
+        if not address:
+            shop.mesh.apply(FILED, "sidecar/filed.shop")
+            shop.mesh.kubectl("wait", "-n", "shop", "--for=condition=Ready", "pod/filed",
+                              "--timeout=60s")  # fmt: skip
+            where = ("get", "pod", "filed", "-n", "shop", "-o", "jsonpath={.status.podIP}")
+            address = shop.mesh.kubectl(*where)
+        until_shown(address, authority, serial)
+    shop.mesh.kubectl("delete", "sidecar", "filed", "-n", "shop")
 
 
 class Member:

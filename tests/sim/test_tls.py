@@ -184,3 +184,121 @@ async def test_a_sidecar_shows_the_certificate_of_a_secret(lab: Lab) -> None:
     async with asyncio.timeout(10):
         while (await ask(lab, "a.example.org")).status != 503:
             pass
+
+
+class Files:
+    """A certificate, its key and an authority, as files that are replaced by renaming."""
+
+    def __init__(self, directory: Path) -> None:
+        self.chain, self.key, self.authority, self.revoked = (
+            str(directory / name) for name in ("chain.pem", "key.pem", "ca.pem", "crl.pem")
+        )
+
+    def put(self, path: str, body: bytes) -> None:
+        new = Path(f"{path}.new")
+        new.write_bytes(body)
+        new.replace(path)
+
+    def certify(self, signed: Signed) -> None:
+        """One after the other: between the two they do not fit together."""
+        self.put(self.chain, signed.certificate)
+        self.put(self.key, signed.key)
+
+
+async def test_a_server_takes_new_files_without_a_failed_connection(
+    lab: Lab, tmp_path: Path
+) -> None:
+    authority, files = Authority(), Files(tmp_path)
+    tls = {"mode": "SIMPLE", "serverCertificate": files.chain, "privateKey": files.key}
+    files.certify(authority.sign(NAME, "0.example.net"))
+    await serve(lab, ingress(tls))
+    for serial in ("1", "2", "3"):
+        files.certify(authority.sign(NAME, f"{serial}.example.net"))
+        names = ""
+        async with asyncio.timeout(10):
+            while f"{serial}.example.net" not in names:
+                answer, names = await lab.secure(BOX, 8080, Request(NAME), stranger(authority))
+                assert answer.status == 200
+
+
+async def test_files_that_come_late_harm_nothing_and_are_taken(
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority, files = Authority(), Files(tmp_path)
+    tls = {"mode": "SIMPLE", "serverCertificate": files.chain, "privateKey": files.key}
+    await serve(lab, ingress(tls))
+    assert (await lab.send("10.43.0.1", 8080, Request("box"))).status == 200
+    assert files.chain in caplog.text
+    files.certify(authority.sign(NAME))
+    status = 0
+    async with asyncio.timeout(15):
+        while status != 200:
+            try:
+                answer, _ = await lab.secure(BOX, 8080, Request(NAME), stranger(authority))
+            except (ssl.SSLError, ConnectionError, EOFError):
+                await asyncio.sleep(0.05)
+            else:
+                status = answer.status
+
+
+async def test_whom_a_server_believes_follows_the_files(lab: Lab, tmp_path: Path) -> None:
+    """An authority, and a list of what it has revoked."""
+    authority, friends, files = Authority(), Authority("friends"), Files(tmp_path)
+    files.certify(authority.sign(NAME))
+    files.put(files.authority, Authority("others").pem)
+    files.put(files.revoked, friends.revoke())
+    tls = {"mode": "MUTUAL", "serverCertificate": files.chain, "privateKey": files.key}
+    tls |= {"caCertificates": files.authority, "caCrl": files.revoked}
+    signed = friends.sign("friend.example.net")
+    friend = stranger(authority, signed)
+
+    async def until(wanted: int) -> None:
+        async with asyncio.timeout(10):
+            while await admitted(lab, friend) != wanted:
+                pass
+
+    await serve(lab, ingress(tls))
+    await until(0)
+    files.put(files.authority, friends.pem)
+    await until(200)
+    files.put(files.revoked, friends.revoke(signed))
+    await until(0)
+
+
+async def admitted(lab: Lab, who: ssl.SSLContext) -> int:
+    try:
+        answer, _ = await lab.secure(BOX, 8080, Request(NAME), who)
+    except (ssl.SSLError, ConnectionError, EOFError):
+        return 0
+    return answer.status
+
+
+async def test_a_client_takes_new_files(lab: Lab, tmp_path: Path) -> None:
+    """Its own certificate, and whom it believes."""
+    files = Files(tmp_path)
+
+    def partner(name: str) -> Signed:
+        return lab.certificate(f"spiffe://cluster.local/ns/far/sa/{name}")
+
+    async def until(wanted: str) -> None:
+        said = ""
+        async with asyncio.timeout(10):
+            while said != wanted:
+                answer = await ask(lab, "a.example.org")
+                assert answer.status in (200, 503)
+                peer = json.loads(answer.body)["peer"] if answer.status == 200 else ""
+                said = peer.rpartition("/")[2]
+
+    files.certify(partner("one"))
+    files.put(files.authority, lab.roots.read_bytes())
+    tls = {"mode": "MUTUAL", "clientCertificate": files.chain, "privateKey": files.key}
+    await serve(lab, *wild("mine", "*.example.org", tls | {"caCertificates": files.authority}))
+    await until("one")
+    files.certify(partner("two"))
+    await until("two")
+    files.put(files.authority, Authority().pem)
+    async with asyncio.timeout(10):
+        while (await ask(lab, "a.example.org")).status != 503:
+            pass
+    files.put(files.authority, lab.roots.read_bytes())
+    await until("two")

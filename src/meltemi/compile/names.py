@@ -130,3 +130,13 @@ def secret_authority(name: str) -> str:
 
 def virtual_host(host: str, port: int) -> str:
     return f"{host}:{port}"
+
+
+def file_certificate(chain: str, key: str) -> str:
+    """The secret of two files in the proxy, which the agent names to Envoy."""
+    return f"file-cert:{chain}~{key}"
+
+
+def file_authority(path: str, revoked: str = "") -> str:
+    """The secret of an authority's file (empty: the system's), and of a list of what it revoked."""
+    return f"file-root:{path or 'system'}" + (f"~{revoked}" if revoked else "")

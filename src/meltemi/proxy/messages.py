@@ -17,12 +17,12 @@ SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Sec
 _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
     "Status": {"code": (1, "int32"), "message": (2, "string")},
     "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
-    "DataSource": {"inline_bytes": (2, "bytes")},
+    "DataSource": {"filename": (1, "string"), "inline_bytes": (2, "bytes")},
     "TlsCertificate": {
         "certificate_chain": (1, "DataSource"),
         "private_key": (2, "DataSource"),
     },
-    "ValidationContext": {"trusted_ca": (1, "DataSource")},
+    "ValidationContext": {"trusted_ca": (1, "DataSource"), "crl": (7, "DataSource")},
     "Secret": {
         "name": (1, "string"),
         "tls_certificate": (2, "TlsCertificate"),
@@ -107,6 +107,18 @@ class Codec:
 
     def roots_secret(self, name: str, version: str, roots: bytes) -> SealedSecret:
         trusted = {"trusted_ca": {"inline_bytes": roots}}
+        body = self._encode("Secret", name=name, validation_context=trusted)
+        return SealedSecret(name, version, Redacted(body))
+
+    def certificate_files(self, name: str, version: str, chain: str, key: str) -> SealedSecret:
+        pair = {"certificate_chain": {"filename": chain}, "private_key": {"filename": key}}
+        body = self._encode("Secret", name=name, tls_certificate=pair)
+        return SealedSecret(name, version, Redacted(body))
+
+    def root_files(self, name: str, version: str, roots: str, revoked: str) -> SealedSecret:
+        trusted = {"trusted_ca": {"filename": roots}}
+        if revoked:
+            trusted["crl"] = {"filename": revoked}
         body = self._encode("Secret", name=name, validation_context=trusted)
         return SealedSecret(name, version, Redacted(body))
 

@@ -1,5 +1,5 @@
 """Hands certificates to one Envoy over a unix socket: SDS in both forms, from memory only.
-Secrets of Kubernetes are asked for elsewhere.
+Secrets of Kubernetes are asked for elsewhere; those of files are read by Envoy itself.
 
 A stream is a small state: what Envoy wants, and which version of it was sent. A new certificate
 wakes all streams; a rejected one is reported and not sent again until it changes.
@@ -15,11 +15,14 @@ from typing import Self
 import grpc
 import grpc.aio
 
+from meltemi.proxy.files import is_of_files, secret_of_files
 from meltemi.proxy.messages import BadMessage, Codec, SealedSecret, SecretRequest
 from meltemi.proxy.upstream import SERVICE, Context
 
 log = logging.getLogger(__name__)
 
+_AGAIN = 2.0
+"""Seconds until files that Envoy refused are tried again."""
 KUBERNETES = "kubernetes://"
 """What names of Secrets begin with."""
 
@@ -35,6 +38,10 @@ class Session:
         self._wanted: set[str] = set()
         self._sent: dict[str, str] = {}
         self._count = 0
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        return frozenset(self._wanted)
 
     def receive(self, request: SecretRequest) -> None:
         """Take a subscription, an ACK or a NACK; both of the last leave what was sent as sent."""
@@ -69,6 +76,11 @@ class SdsServer:
         self._codec = codec
         self._name = name
         self._secrets: dict[str, SealedSecret] = {}
+        self._files: dict[str, SealedSecret] = {}
+        self._refused: dict[str, str] = {}
+        """What is wrong with files, by the name of their secret."""
+        self._attempts: dict[str, int] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._wakes: set[asyncio.Event] = set()
         self._server: grpc.aio.Server | None = None
 
@@ -91,14 +103,49 @@ class SdsServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
         if self._server is not None:
             await self._server.stop(None)
 
     def publish(self, secrets: Sequence[SealedSecret]) -> None:
         """Replace the secrets and wake every stream."""
         self._secrets = {secret.name: secret for secret in secrets}
+        self._wake()
+
+    def _wake(self) -> None:
         for wake in self._wakes:
             wake.set()
+
+    def _take(self, session: Session, request: SecretRequest) -> None:
+        """Make what is asked for by the names of files; look again at files that Envoy refused."""
+        session.receive(request)
+        if request.error:
+            files = sorted(filter(is_of_files, session.wanted))
+            for name in files:
+                self._refuse(name, request.error)
+            if not files:
+                log.error("%s: Envoy rejected a secret: %s", self._name, request.error)
+            return
+        for name in filter(is_of_files, session.wanted):
+            if request.nonce and self._refused.pop(name, ""):
+                log.info("%s: Envoy took %s", self._name, name)
+            if name not in self._files:
+                self._files[name] = secret_of_files(self._codec, name)
+
+    def _refuse(self, name: str, error: str) -> None:
+        if self._refused.get(name) != error:
+            self._refused[name] = error
+            log.error("%s: Envoy cannot use %s, and looks again: %s", self._name, name, error)
+        if name not in self._timers:
+            loop = asyncio.get_running_loop()
+            self._timers[name] = loop.call_later(_AGAIN, self._look_again, name)
+
+    def _look_again(self, name: str) -> None:
+        del self._timers[name]
+        self._attempts[name] = self._attempts.get(name, 0) + 1
+        self._files[name] = secret_of_files(self._codec, name, self._attempts[name])
+        self._wake()
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
         await self._sort("StreamSecrets", requests, context, delta=False)
@@ -135,10 +182,7 @@ class SdsServer:
 
         async def read() -> None:
             async for body in requests:
-                request = decode(body)
-                if request.error:
-                    log.error("%s: Envoy rejected a secret: %s", self._name, request.error)
-                session.receive(request)
+                self._take(session, decode(body))
                 wake.set()
 
         reader = asyncio.create_task(read(), name=f"sds {self._name}")
@@ -148,7 +192,7 @@ class SdsServer:
             while not reader.done():
                 await wake.wait()
                 wake.clear()
-                due = session.due(self._secrets)
+                due = session.due(self._secrets | self._files)
                 if due is not None:
                     await context.write(encode(due[1], due[0]))
             await reader

@@ -369,10 +369,10 @@ def test_files_instead_of_secrets(front: Front) -> None:
     )  # fmt: skip
     first, second = (context(c)["common_tls_context"] for c in front.chains())
     for common in (first, second):
-        (certificate,) = common["tls_certificates"]
-        assert certificate["private_key"] == {"filename": "/etc/certs/a.key"}
-    assert first["validation_context"]["trusted_ca"] == {"filename": "/etc/certs/ca.pem"}
-    assert first["validation_context"]["crl"] == {"filename": "/etc/certs/crl.pem"}
+        (certificate,) = common["tls_certificate_sds_secret_configs"]
+        assert certificate["name"] == "file-cert:/etc/certs/a.pem~/etc/certs/a.key"
+    trust = first["combined_validation_context"]["validation_context_sds_secret_config"]
+    assert trust["name"] == "file-root:/etc/certs/ca.pem~/etc/certs/crl.pem"
 
 
 def test_one_certificate_of_each_kind_of_key(front: Front) -> None:

@@ -19,6 +19,8 @@ OPTIONS = f"typed_extension_protocol_options/{HTTP}"
 LIMITS = "circuit_breakers/thresholds/0"
 SOCKET = "transport_socket/typed_config"
 COMMON = f"{SOCKET}/common_tls_context"
+AUTHORITY_NAME = f"{COMMON}/combined_validation_context/validation_context_sds_secret_config/name"
+CERTIFICATE_NAME = f"{COMMON}/tls_certificate_sds_secret_configs/0/name"
 CA = "/etc/ssl/certs/ca-certificates.crt"
 Json = dict[str, Any]
 
@@ -211,33 +213,32 @@ FIELDS: list[tuple[str, str, Any]] = [
         f"{OPTIONS}/upstream_http_protocol_options/auto_san_validation",
         True,
     ),
-    ("tls: {mode: SIMPLE}", f"{COMMON}/validation_context/trusted_ca/filename", CA),
+    ("tls: {mode: SIMPLE}", AUTHORITY_NAME, "file-root:system"),
     ("tls: {mode: SIMPLE, sni: a.example}", f"{SOCKET}/sni", "a.example"),
     (
         "tls: {mode: SIMPLE, caCertificates: /ca.pem, caCrl: /crl.pem}",
-        f"{COMMON}/validation_context/crl/filename",
-        "/crl.pem",
+        AUTHORITY_NAME,
+        "file-root:/ca.pem~/crl.pem",
     ),
     (
         "tls: {mode: SIMPLE, caCertificates: /ca.pem}",
-        f"{COMMON}/validation_context/trusted_ca/filename",
-        "/ca.pem",
+        AUTHORITY_NAME,
+        "file-root:/ca.pem",
     ),
     (
         "tls: {mode: SIMPLE, subjectAltNames: [a.example]}",
-        f"{COMMON}/validation_context/match_typed_subject_alt_names/0/matcher/exact",
+        f"{COMMON}/combined_validation_context/default_validation_context/match_typed_subject_alt_names/0/matcher/exact",
         "a.example",
     ),
-    ("tls: {mode: SIMPLE, insecureSkipVerify: true}", f"{COMMON}/validation_context", None),
     (
-        "tls: {mode: MUTUAL, clientCertificate: /c.pem, privateKey: /k.pem}",
-        f"{COMMON}/tls_certificates/0/certificate_chain/filename",
-        "/c.pem",
+        "tls: {mode: SIMPLE, insecureSkipVerify: true}",
+        f"{COMMON}/combined_validation_context",
+        None,
     ),
     (
         "tls: {mode: MUTUAL, clientCertificate: /c.pem, privateKey: /k.pem}",
-        f"{COMMON}/tls_certificates/0/private_key/filename",
-        "/k.pem",
+        CERTIFICATE_NAME,
+        "file-cert:/c.pem~/k.pem",
     ),
     (
         "proxyProtocol: {version: V2}",

@@ -404,15 +404,16 @@ def test_ingress_tls_says_all_of_it(mesh: Mesh, client: str) -> None:
     context = own["transport_socket"]["typed_config"]
     assert context["require_client_certificate"] is True
     common = context["common_tls_context"]
-    assert [p["private_key"]["filename"] for p in common["tls_certificates"]] == [
-        "/a.key",
-        "/b.key",
+    assert [s["name"] for s in common["tls_certificate_sds_secret_configs"]] == [
+        "file-cert:/a.pem~/a.key",
+        "file-cert:/b.pem~/b.key",
     ]
     assert common["tls_params"]["cipher_suites"] == ["ECDHE-RSA-AES128-GCM-SHA256"]
     assert common["tls_params"]["tls_maximum_protocol_version"] == "TLSv1_2"
-    trust = common["validation_context"]
-    assert trust["trusted_ca"]["filename"] == "/authority.pem"
-    assert trust["crl"]["filename"] == "/revoked.pem"
+    combined = common["combined_validation_context"]
+    named = combined["validation_context_sds_secret_config"]["name"]
+    assert named == "file-root:/authority.pem~/revoked.pem"
+    trust = combined["default_validation_context"]
     assert trust["verify_certificate_spki"] == [SPKI]
     assert trust["verify_certificate_hash"] == [HASH]
     assert "friend.example.com" in str(trust["match_typed_subject_alt_names"])

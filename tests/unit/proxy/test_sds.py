@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltemi.base.redacted import Redacted
+from meltemi.proxy.files import secret_of_files
 from meltemi.proxy.messages import Codec, SealedSecret, SecretRequest
 from meltemi.proxy.sds import SERVICE, SdsServer, Session
 
@@ -105,3 +106,41 @@ async def test_garbage_on_the_socket_ends_the_stream(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await asyncio.wait_for(stream.read(), 5)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_files_are_named_and_tried_again_when_envoy_refuses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Envoy looks again only at what differs: the same path, written in another way."""
+    monkeypatch.setattr("meltemi.proxy.sds._AGAIN", 0.01)
+    codec, path = Codec(), str(tmp_path / "sds.sock")
+    name = "file-cert:/etc/a.pem~/etc/a.key"
+    async with (
+        SdsServer(path, codec, name="a.default"),
+        grpc.aio.insecure_channel(f"unix:{path}") as channel,
+    ):
+        stream = channel.stream_stream(f"/{SERVICE}/StreamSecrets")()
+        await stream.write(codec._encode("Request", resource_names=[name]))
+        first = await asyncio.wait_for(stream.read(), 5)
+        assert b"/etc/a.pem" in first
+        assert b"/etc/a.key" in first
+        assert b"/./etc" not in first
+        refusal = codec._encode(
+            "Request",
+            resource_names=[name],
+            response_nonce="1",
+            error_detail={"message": "no such file: /etc/a.pem"},
+        )
+        await stream.write(refusal)
+        again = await asyncio.wait_for(stream.read(), 5)
+        assert b"/./etc/a.pem" in again
+        assert "/etc/a.pem" in caplog.text
+        stream.cancel()
+
+
+async def test_an_authority_of_files_may_be_the_systems_and_revoke(tmp_path: Path) -> None:
+    codec = Codec()
+    assert b"/etc/ssl/certs" in secret_of_files(codec, "file-root:system").body.reveal()
+    both = secret_of_files(codec, "file-root:/ca.pem~/crl.pem").body.reveal()
+    assert b"/ca.pem" in both
+    assert b"/crl.pem" in both

@@ -15,7 +15,6 @@ RAW_SOCKET = "envoy.transport_sockets.raw_buffer"
 _TLS_AUTO, _TLS12, _TLS13 = 0, 3, 4
 _VERSIONS = {"TLSV1_0": 1, "TLSV1_1": 2, "TLSV1_2": 3, "TLSV1_3": 4}
 _DNS, _URI = 2, 3
-_SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 _PATIENCE = 5
 """Seconds."""
 
@@ -68,22 +67,22 @@ def _own_certificates(common: Any, plan: ir.ServerTls) -> None:
     for name in plan.credentials:
         _secret(common.tls_certificate_sds_secret_configs.add(), name)
     for chain, key in plan.files:
-        pair = common.tls_certificates.add()
-        pair.certificate_chain.filename, pair.private_key.filename = chain, key
+        name = names.file_certificate(chain, key)
+        _patient_secret(common.tls_certificate_sds_secret_configs.add(), name)
 
 
 def _authority(common: Any, plan: ir.ServerTls) -> None:
     """Who signed a client's certificate, and what else it must say."""
+    combined = common.combined_validation_context
+    validation = combined.default_validation_context
+    validation.SetInParent()
+    config = combined.validation_context_sds_secret_config
     if plan.authority:
-        combined = common.combined_validation_context
-        _secret(combined.validation_context_sds_secret_config, plan.authority)
-        validation = combined.default_validation_context
-        validation.SetInParent()
+        _secret(config, plan.authority)
+        if plan.revoked_file:
+            validation.crl.filename = plan.revoked_file
     else:
-        validation = common.validation_context
-        validation.trusted_ca.filename = plan.authority_file
-    if plan.revoked_file:
-        validation.crl.filename = plan.revoked_file
+        _patient_secret(config, names.file_authority(plan.authority_file, plan.revoked_file))
     for name in plan.subject_alt_names:
         for kind in (_DNS, _URI):
             validation.match_typed_subject_alt_names.add(san_type=kind).matcher.exact = name
@@ -104,9 +103,8 @@ def originating_client(
     if credential and settings.mode == "MUTUAL":
         _patient_secret(common.tls_certificate_sds_secret_configs.add(), names.secret(credential))
     elif settings.client_certificate:
-        pair = common.tls_certificates.add()
-        pair.certificate_chain.filename = settings.client_certificate
-        pair.private_key.filename = settings.private_key
+        name = names.file_certificate(settings.client_certificate, settings.private_key)
+        _patient_secret(common.tls_certificate_sds_secret_configs.add(), name)
     if not settings.insecure_skip_verify:
         _server_checks(common, settings, credential)
     kit.named(target, TLS_SOCKET, context)
@@ -114,17 +112,13 @@ def originating_client(
 
 def _server_checks(common: Any, settings: ClientTLSSettings, credential: str) -> None:
     """The authority of the Secret, of the file, or the system's; and the server's names."""
+    combined = common.combined_validation_context
+    validation = combined.default_validation_context
+    validation.SetInParent()
+    name = names.file_authority(settings.ca_certificates, settings.ca_crl)
     if credential:
-        combined = common.combined_validation_context
         name = names.secret_authority(credential)
-        _patient_secret(combined.validation_context_sds_secret_config, name)
-        validation = combined.default_validation_context
-        validation.SetInParent()
-    else:
-        validation = common.validation_context
-        validation.trusted_ca.filename = settings.ca_certificates or _SYSTEM_ROOTS
-        if settings.ca_crl:
-            validation.crl.filename = settings.ca_crl
+    _patient_secret(combined.validation_context_sds_secret_config, name)
     for name in settings.subject_alt_names:
         for kind in (_DNS, _URI):
             validation.match_typed_subject_alt_names.add(san_type=kind).matcher.exact = name
@@ -170,7 +164,7 @@ def _secret(target: Any, name: str) -> None:
 
 
 def _patient_secret(target: Any, name: str) -> None:
-    """A secret that may be missing: the cluster waits for it only so long, and then refuses to
-    connect instead of holding up the proxy's start."""
+    """A secret that may be missing: what needs it waits only so long, and then refuses connections
+    instead of holding up the proxy's start, or the other chains of its listener."""
     _secret(target, name)
     target.sds_config.initial_fetch_timeout.seconds = _PATIENCE

@@ -160,8 +160,10 @@ def proxy_start(
     *,
     directory: Path,
     place: Place,
+    volumes: Volumes,
 ) -> Start:
-    """The process of an istio-proxy container: Envoy, which sees its own directory and xDS."""
+    """The process of an istio-proxy container: Envoy, which sees its own directory, xDS, and the
+    volumes that its user gave it. Raises BadPod."""
     home = machine.home
     xds = str(home.xds_socket.parent)
     binary, *argv = launch.argv
@@ -181,6 +183,7 @@ def proxy_start(
             layer=str(place.directory / "layers" / container.name),
             files=etc_files(pod, place.link.ips, machine.host_ip),
             mounts=(
+                *_mounts(_own_volumes(container), volumes, launch.env),
                 Mount(xds, xds, readonly=True),
                 Mount(str(directory), str(directory)),
                 Mount(binary, ENVOY, readonly=True),
@@ -188,6 +191,17 @@ def proxy_start(
             hidden=(_closed(home.root),),
         ),
     )
+
+
+_AGENTS_VOLUMES = frozenset(
+    {"istiod-ca-cert", "istio-data", "istio-envoy", "istio-token", "istio-podinfo"}
+)
+"""Of the injected container, for an agent beside Envoy: here the node does its work."""
+
+
+def _own_volumes(container: Container) -> Container:
+    mounts = tuple(m for m in container.volume_mounts if m.name not in _AGENTS_VOLUMES)
+    return msgspec.structs.replace(container, volume_mounts=mounts)
 
 
 def joined_start(

@@ -311,7 +311,9 @@ class Worker:
         self._machine.events.tell(self.pod, "Pulled", message, container=container.name)
         env = environment_of(self._machine, self.pod, self.ips).of(container, image.env)
         if image.is_proxy:
-            self._sidecar = Sidecar(self._machine, self.pod, self._place, self._tokens)
+            self._sidecar = Sidecar(
+                self._machine, self.pod, self._place, self._tokens, self._volumes
+            )
             return await self._sidecar.start(container, env)
         return app_start(
             self._machine,

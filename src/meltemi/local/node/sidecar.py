@@ -18,6 +18,7 @@ from meltemi.local.node.network import NAMESPACES, bound_in, nft
 from meltemi.local.node.podspec import Container, Pod, TokenSource
 from meltemi.local.node.process import Start
 from meltemi.local.node.tokens import Tokens
+from meltemi.local.node.volumes import Volumes
 from meltemi.proxy.envoy import seconds, settings_of
 from meltemi.proxy.errors import BadSpec, ProxyError
 from meltemi.proxy.spec import ProxySpec
@@ -31,7 +32,10 @@ _TOKEN = TokenSource("istio-token", audience="istio-ca", expiration_seconds=4320
 class Sidecar:
     """What a pod's proxy needs of the node, from its first start to the pod's end."""
 
-    def __init__(self, machine: Machine, pod: Pod, place: Place, tokens: Tokens) -> None:
+    def __init__(
+        self, machine: Machine, pod: Pod, place: Place, tokens: Tokens, volumes: Volumes
+    ) -> None:
+        self._volumes = volumes
         self._machine = machine
         self._pod = pod
         self._place = place
@@ -101,6 +105,7 @@ class Sidecar:
             launch,
             directory=self._directory,
             place=self._place,
+            volumes=self._volumes,
         )
 
     async def _serve_names(self) -> None:
