@@ -394,3 +394,83 @@ spec:
       sni: outbound_.80_._.echo.default.svc.cluster.local
       subjectAltNames: ["spiffe://cluster.local/ns/default/sa/default"]
 """
+
+
+FAR = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: crossing
+  labels:
+    app: crossing
+    istio: crossing
+    topology.istio.io/network: far
+    sidecar.istio.io/inject: "true"
+  annotations: {inject.istio.io/templates: gateway}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: istio-proxy, image: auto}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: crossing}
+spec:
+  selector: {istio: crossing}
+  servers:
+  - port: {number: 15443, name: tls, protocol: TLS}
+    hosts: ["*.local"]
+    tls: {mode: AUTO_PASSTHROUGH}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: distant, labels: {app: distant, topology.istio.io/network: far}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: main, image: meltemi/echo, args: ["--port", "8080"]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: distant}
+spec: {selector: {app: distant}, ports: [{name: http, port: 80, targetPort: 8080}]}
+"""
+NETWORKS = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  meshNetworks: |
+    networks:
+      near: {endpoints: [{fromRegistry: Kubernetes}]}
+      far: {gateways: [{address: GATEWAY, port: 15443}]}
+"""
+
+
+async def test_another_network_is_reached_through_its_gateway(mesh: Mesh) -> None:
+    """In mutual TLS from end to end; without the gateway the network is not reached at all."""
+    mesh.apply(FAR, "gateway/crossing")
+    mesh.kubectl("wait", "--for=condition=Ready", "pod/crossing", "pod/distant", "--timeout=60s")
+    address, direct = (
+        mesh.kubectl("get", "pod", name, "-o", "jsonpath={.status.podIP}")
+        for name in ("crossing", "distant")
+    )
+    assert direct in endpoints_of(mesh, "distant")
+    mesh.apply(NETWORKS.replace("GATEWAY", address))
+    try:
+        await until(lambda: f"{address}:15443" in endpoints_of(mesh, "distant"))
+        assert direct not in endpoints_of(mesh, "distant")
+        headers = json.loads(call(mesh, "http://distant/"))["headers"]
+        claimed = headers["x-forwarded-client-cert"]
+        assert "URI=spiffe://cluster.local/ns/default/sa/default" in claimed
+        mesh.kubectl("delete", "pod", "crossing")
+        ask = ("exec", "caller", "-c", "curl", "--", "curl", "-s", "-f", "-m", "3")
+        await until(lambda: mesh.result("kubectl", *ask, "http://distant/").returncode != 0)
+    finally:
+        mesh.kubectl("delete", "configmap", "istio", "-n", "istio-system")
+    await until(lambda: direct in endpoints_of(mesh, "distant"))
+    assert "headers" in json.loads(call(mesh, "http://distant/"))
+
+
+def endpoints_of(mesh: Mesh, name: str) -> str:
+    """The endpoints of a service's port 80, as the caller's Envoy has them."""
+    cluster = f"outbound|80||{name}.default.svc.cluster.local"
+    return mesh.meltemi("proxy-config", "endpoint", "caller", "--cluster", cluster)

@@ -14,11 +14,14 @@ import yaml
 from meltemi.api.decode import convert
 from meltemi.api.meta import Api, Duration, Json
 from meltemi.api.networking import (
+    ClientTLSSettings,
     HTTPRetry,
     LocalityLoadBalancer,
     TcpKeepalive,
     TrafficPolicy,
 )
+from meltemi.api.validate.destination_rule import client_tls
+from meltemi.api.validate.words import Advice
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Outcome, Problem, Severity
 
@@ -29,6 +32,8 @@ _LONGEST = 256 * 1024
 
 class OutboundTrafficPolicy(Api, frozen=True):
     mode: str = "ALLOW_ANY"
+    tls: ClientTLSSettings | None = None
+    """How requests to hosts that the proxy resolves are secured (ALLOW_ANY_DYNAMIC_DNS)."""
 
 
 class InboundTrafficPolicy(Api, frozen=True):
@@ -143,7 +148,7 @@ NOT_READ: Mapping[str, str] = {
 """Istio's other fields, each with why it changes nothing."""
 
 _WORDS: Mapping[str, tuple[str, ...]] = {
-    "outboundTrafficPolicy.mode": ("ALLOW_ANY", "REGISTRY_ONLY"),
+    "outboundTrafficPolicy.mode": ("ALLOW_ANY", "REGISTRY_ONLY", "ALLOW_ANY_DYNAMIC_DNS"),
     "inboundTrafficPolicy.mode": ("PASSTHROUGH", "LOCALHOST"),
     "h2UpgradePolicy": ("DO_NOT_UPGRADE", "UPGRADE"),
     "pathNormalization.normalization": (
@@ -220,6 +225,7 @@ def _findings(config: MeshConfig) -> Iterator[tuple[str, str]]:
             if expression.operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
                 path = f"discoverySelectors[{i}].matchExpressions[{j}].operator"
                 yield path, f"{expression.operator!r} is none of In, NotIn, Exists, DoesNotExist"
+    yield from _outside(config.outbound_traffic_policy)
     for name, span in (
         ("connectTimeout", config.connect_timeout),
         ("dnsRefreshRate", config.dns_refresh_rate),
@@ -228,8 +234,23 @@ def _findings(config: MeshConfig) -> Iterator[tuple[str, str]]:
             yield name, "must be 1ms or more"
 
 
+def _outside(policy: OutboundTrafficPolicy) -> Iterator[tuple[str, str]]:
+    """The TLS of what proxies resolve themselves: to servers that are not the mesh's."""
+    tls, path = policy.tls, "outboundTrafficPolicy.tls"
+    if tls is None:
+        return
+    yield from (found for found in client_tls(tls, path) if not isinstance(found, Advice))
+    if tls.mode == "ISTIO_MUTUAL":
+        yield f"{path}.mode", "unknown hosts are not of the mesh: use SIMPLE, MUTUAL or DISABLE"
+    if tls.credential_name:
+        yield f"{path}.credentialName", "it is for every sidecar: name files instead"
+
+
 def _useless(config: MeshConfig) -> Iterator[tuple[str, str]]:
     """What is read elsewhere and means nothing as it stands here."""
+    policy = config.outbound_traffic_policy
+    if policy.tls is not None and policy.mode != "ALLOW_ANY_DYNAMIC_DNS":
+        yield "outboundTrafficPolicy.tls", "it is for the mode ALLOW_ANY_DYNAMIC_DNS alone"
     if config.service_settings:
         yield "serviceSettings", "in a mesh of one cluster every service is local to it"
     if config.default_traffic_policy and config.default_traffic_policy.port_level_settings:

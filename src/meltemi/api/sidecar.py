@@ -30,7 +30,7 @@ class EgressListener(Api, frozen=True):
 
 class OutboundTrafficPolicy(Api, frozen=True):
     mode: str | None = None
-    """REGISTRY_ONLY (Istio's zero value), ALLOW_ANY or ALLOW_ANY_DYNAMIC_DNS."""
+    """REGISTRY_ONLY (Istio's zero value) or ALLOW_ANY."""
     egress_proxy: Destination | None = None
 
 

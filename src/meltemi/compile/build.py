@@ -83,7 +83,7 @@ def compile_views(
             "sealed endpoints",
             variants,
             sealer.endpoints,
-            reads=(model.services, model.policies, model.endpoints, mesh.fields),
+            reads=(model.services, model.policies, model.endpoints, model.networks, mesh.fields),
         ),
         passed=graph.derive(
             "sealed east-west clusters",
@@ -93,6 +93,7 @@ def compile_views(
                 model.services,
                 model.policies,
                 model.endpoints,
+                model.networks,
                 planned.behind,
                 mesh.fields,
             ),

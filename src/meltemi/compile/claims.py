@@ -222,7 +222,7 @@ class _Maker:
             key = ServicePortKey(*service.key, port.number)
             endpoints = fetch.get(self._model.endpoints, key)
             for address in sorted(
-                {a for e in endpoints.ready for a in e.addresses} if endpoints else ()
+                {a for e in endpoints.ready for a in e.addresses if a} if endpoints else ()
             ):
                 yield address, ()
             return
@@ -240,12 +240,16 @@ class _Maker:
         planned = outbound_listener(slot, claimed, outside, self._also(fetch, slot))
         resolver = self._planner.resolver(fetch, slot.scope.namespace, slot.scope.labels)
         listener = with_dynamic_hosts(
-            planned.listener, self._dynamic_routes(fetch, slot, claimed), resolver
+            planned.listener, self._dynamic_routes(fetch, slot, claimed, outside), resolver
         )
         return {slot: Outcome(listener, (*planned.problems, *problems))}
 
-    def _dynamic_routes(self, fetch: Fetch, slot: Slot, claimed: Sequence[Claimed]) -> set[str]:
+    def _dynamic_routes(
+        self, fetch: Fetch, slot: Slot, claimed: Sequence[Claimed], outside: Outside
+    ) -> set[str]:
         """The route configurations from which requests get to hosts that Envoy resolves."""
+        if outside.requests:
+            return {claim.routes for claim, _ in claimed if claim.may_speak_http}
         tables = {table.source: table for table in fetch.all(self._leading)}
         found = {claim.routes for claim, _ in claimed if claim.dynamic and claim.may_speak_http}
         for claim, _ in claimed if tables else ():

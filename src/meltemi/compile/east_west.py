@@ -87,7 +87,7 @@ def named_assignments(
 ) -> tuple[ir.Assignment, ...]:
     """The endpoints that end mutual TLS themselves."""
     found = []
-    for assignment in planner.assignments(fetch, variant):
+    for assignment in planner.assignments(fetch, variant, passes=True):
         parts = names.parse(assignment.cluster)
         if parts is not None:
             name = names.sni_cluster(parts.port, parts.subset, parts.host)

@@ -16,6 +16,7 @@ from meltemi.compile.plan.destinations import Client, Resolver
 from meltemi.compile.plan.dynamic import dynamic_routes, with_dynamic_hosts
 from meltemi.compile.plan.hosts import virtual_host
 from meltemi.compile.plan.locality import grouped, preference
+from meltemi.compile.plan.networks import direct, reached
 from meltemi.compile.plan.routes import default_route, table_routes
 from meltemi.compile.plan.secrets import Secrets, Served, secrets_in, served
 from meltemi.compile.scope import READS_SECRETS, ScopeKey
@@ -33,8 +34,10 @@ from meltemi.model.credential import Credential
 from meltemi.model.endpoints import WORKLOAD_BY_NAMESPACE
 from meltemi.model.gateway import INGRESS
 from meltemi.model.hosts import is_visible
+from meltemi.model.locality import NETWORK
+from meltemi.model.mesh import MESH
 from meltemi.model.policies import choose_policy
-from meltemi.model.policy import DestinationPolicy
+from meltemi.model.policy import Blocks, DestinationPolicy
 from meltemi.model.route import DEFAULT_RETRY, RouteTable
 from meltemi.model.rules import retry_from_api
 from meltemi.model.service import Protocol, Resolution, Service
@@ -102,14 +105,18 @@ class Planner:
             secrets=variant.secrets,
         )
 
-    def assignments(self, fetch: Fetch, variant: Variant) -> tuple[ir.Assignment, ...]:
-        """The endpoints of each of those clusters that has any of its own."""
+    def assignments(
+        self, fetch: Fetch, variant: Variant, *, passes: bool = False
+    ) -> tuple[ir.Assignment, ...]:
+        """The endpoints of each of those clusters that has any of its own. `passes`: the client is
+        a gateway between networks, which passes traffic on to its own."""
         service = fetch.get(self._model.services, variant.host)
         if service is None or service.resolution is not Resolution.ENDPOINTS:
             return ()
         policy = fetch.get(self._model.policies, variant.policy) if variant.policy else None
         settings = self.settings(fetch)
         client = dict(variant.client)
+        networks = fetch.get(self._model.networks, MESH)
         found: list[ir.Assignment] = []
         for port in service.ports:
             key = ServicePortKey(*variant.host, port.number)
@@ -121,6 +128,15 @@ class Planner:
                 if is_original(blocks):
                     continue
                 chosen = [e for e in ready if in_subset(e, subset)]
+                if networks is None:
+                    chosen = [e for e in chosen if e.address]
+                else:
+                    own, cluster = client.get(NETWORK, ""), settings.cluster
+                    chosen = (
+                        direct(chosen, own, networks, cluster)
+                        if passes
+                        else reached(chosen, own, networks, cluster, mutual=_is_mutual(blocks))
+                    )
                 wanted = preference(blocks, service.distribution, settings.locality)
                 groups = grouped(chosen, wanted, client, settings.cluster)
                 found.append(ir.Assignment(name, groups))
@@ -253,6 +269,11 @@ class Planner:
             if labels <= pod.labels.items() and name in pod.container_ports:
                 return pod.container_ports[name]
         return 0
+
+
+def _is_mutual(blocks: Blocks) -> bool:
+    """Whether a policy lets clients speak mutual TLS of the mesh."""
+    return blocks.tls is None or blocks.tls.mode == "ISTIO_MUTUAL"
 
 
 def _rank(service: Service, namespace: str) -> tuple[bool, bool, object]:

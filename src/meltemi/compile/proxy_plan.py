@@ -13,7 +13,7 @@ import msgspec
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Problem
 from meltemi.base.resource import NodeInfo
-from meltemi.compile import ir
+from meltemi.compile import ir, names
 from meltemi.compile.claims import Outbound, outbound
 from meltemi.compile.client_secrets import client_secrets, in_need
 from meltemi.compile.demand.learn import Learning, learning
@@ -25,6 +25,7 @@ from meltemi.compile.east_west import (
 )
 from meltemi.compile.plan.hosts import fallback_host, without_duplicates
 from meltemi.compile.plan.listeners import virtual_outbound
+from meltemi.compile.plan.outside import dynamic_cluster
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import Mesh, MeshSettings
@@ -73,6 +74,8 @@ class Planning(NamedTuple):
         if scope.kind == "router":
             listeners, routes, problems = planner.gateway(fetch, scope)
         else:
+            if self.mesh.now.resolves_outside:
+                clusters[names.DYNAMIC_OUTSIDE] = dynamic_cluster(self.mesh.now)
             routes, problems = self._routes(scope, fetch)
             listeners = self._listeners(scope)
         return ir.ProxyPlan(

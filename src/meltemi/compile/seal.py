@@ -26,7 +26,7 @@ from meltemi.compile.envoy import secrets as envoy_secrets
 from meltemi.compile.envoy.kit import Kit
 from meltemi.compile.plan.hosts import fallback_host
 from meltemi.compile.plan.listeners import asking_listener, virtual_outbound
-from meltemi.compile.plan.outside import Outside
+from meltemi.compile.plan.outside import Outside, dynamic_cluster
 from meltemi.compile.planner import Planner
 from meltemi.compile.scope import ScopeKey
 from meltemi.compile.settings import MeshSettings
@@ -167,6 +167,9 @@ class Sealer:
     ) -> Mapping[str, Outcome[Resources]]:
         """What every sidecar has, whatever the objects say."""
         built = envoy_outbound.common_clusters(self._kit, settings)
+        if settings.resolves_outside:
+            plan = dynamic_cluster(settings)
+            built.append(envoy_clusters.cluster(self._kit, plan, settings))
         sealed = [_seal(CLUSTER, message.name, message) for message in built]
         return {key: Outcome(tuple(sealed))}
 

@@ -9,6 +9,7 @@ import msgspec
 
 from meltemi.api.mesh_config import CONFIG_MAP, MeshConfig, TLSConfig
 from meltemi.api.networking import (
+    ClientTLSSettings,
     HTTPRetry,
     LocalityLoadBalancer,
     TcpKeepalive,
@@ -49,6 +50,11 @@ class MeshSettings(msgspec.Struct, frozen=True):
     cluster: str = "Kubernetes"
     allow_any: bool = True
     """outboundTrafficPolicy ALLOW_ANY; otherwise unknown hosts are refused."""
+    resolves_outside: bool = False
+    """outboundTrafficPolicy ALLOW_ANY_DYNAMIC_DNS: requests to unknown hosts go where their names
+    lead, not to the address the client chose."""
+    outside_tls: ClientTLSSettings | None = None
+    """How such requests are secured; None: not at all."""
     local_inbound: bool = False
     """inboundTrafficPolicy LOCALHOST: applications listen on 127.0.0.1."""
     auto_mtls: bool = True
@@ -89,6 +95,8 @@ def settings_from_config(config: MeshConfig | None, base: MeshSettings) -> MeshS
         base,
         trust_domain_aliases=config.trust_domain_aliases,
         allow_any=config.outbound_traffic_policy.mode != "REGISTRY_ONLY",
+        resolves_outside=config.outbound_traffic_policy.mode == "ALLOW_ANY_DYNAMIC_DNS",
+        outside_tls=config.outbound_traffic_policy.tls,
         local_inbound=config.inbound_traffic_policy.mode == "LOCALHOST",
         auto_mtls=config.enable_auto_mtls,
         access_log=log if path else None,

@@ -51,7 +51,7 @@ from meltemi.model.build import (
 )
 from meltemi.model.endpoint import EndpointSet
 from meltemi.model.hosts import candidates
-from meltemi.model.locality import locality_of_labels, topology
+from meltemi.model.locality import NETWORK, locality_of_labels, topology
 from meltemi.model.policies import PolicyKey, choose_policy, policies_over
 from meltemi.model.policy import DestinationPolicy
 from meltemi.model.route import Forward, HttpRule, RouteTable, Target
@@ -134,13 +134,20 @@ def views(
         "telling labels",
         mesh.settings,
         planner.telling,
-        reads=(model.tables, model.policies, distributed),
+        reads=(model.tables, model.policies, model.networks, distributed),
     )
     scopes_of = graph.derive(
         "scope of proxy",
         proxies,
         planner.scope(telling, workloads),
-        reads=(telling, workloads, model.sidecars, model.workloads, mesh.fields),
+        reads=(
+            telling,
+            workloads,
+            model.sidecars,
+            model.workloads,
+            model.networks,
+            mesh.fields,
+        ),
     )
     scopes = graph.distinct("scopes", scopes_of)
     listed, pairs, orphans = visibility(graph, model, scopes)
@@ -148,7 +155,7 @@ def views(
         "covering rules",
         listed,
         planner.covering,
-        reads=(model.policies, model.tables, distributed, mesh.fields),
+        reads=(model.policies, model.tables, model.networks, distributed, mesh.fields),
     )
     chooser = _Chooser(model, covering, mesh)
     return Views(
@@ -224,6 +231,8 @@ class _Planner:
     ) -> Mapping[str, Outcome[frozenset[str]]]:
         """The labels that some rule asks clients about."""
         asked = [labels_of_table(t) for t in fetch.all(self._model.tables)]
+        if fetch.get(self._model.networks, MESH) is not None:
+            asked.append(frozenset((NETWORK,)))
         policies = [*fetch.all(self._model.policies), None]
         asked += [labels_of_policy(p) for p in policies if p is not None]
         for distribution in {"", *fetch.all(self._distributed)}:
@@ -235,7 +244,14 @@ class _Planner:
         workload = fetch.get(self._model.workloads, WorkloadKey(node.namespace, node.name))
         locality = workload.locality if workload else locality_of_labels(node.labels)
         machine = workload.node if workload else ""
-        return topology(node.labels, locality, node=machine, cluster=self._mesh.of(fetch).cluster)
+        cluster = self._mesh.of(fetch).cluster
+        known = topology(node.labels, locality, node=machine, cluster=cluster)
+        networks = fetch.get(self._model.networks, MESH)
+        if networks is None:
+            return known
+        said = node.labels.get(NETWORK) or str(node.metadata.get("NETWORK") or "")
+        said = said or (workload.network if workload else "")
+        return {**known, NETWORK: networks.of(said, node.ip, cluster)}
 
     def covering(
         self, fetch: Fetch, key: HostKey, listed: Listed
@@ -254,7 +270,8 @@ class _Planner:
         kept = tuple(table for table in found if table is not None)
         settings, distribution = self._mesh.of(fetch), fetch.get(self._distributed, key) or ""
         bodies = (None, *(policy for _, policy in policies))
-        asks = tuple(asked_of_clients(body, distribution, settings) for body in bodies)
+        always = frozenset(() if fetch.get(self._model.networks, MESH) is None else (NETWORK,))
+        asks = tuple(asked_of_clients(body, distribution, settings) | always for body in bodies)
         default = settings.default_policy
         covering = Covering(
             policies=policies,

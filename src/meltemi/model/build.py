@@ -27,6 +27,7 @@ from meltemi.model.inbound import inbound_tls
 from meltemi.model.ingresses import RULES_BY_HOST, Ingresses, ingress_settings, table_of_host
 from meltemi.model.locality import locality_of_labels
 from meltemi.model.mesh import MESH, ExportDefaults, MeshViews, exported
+from meltemi.model.networks import Networks, networks
 from meltemi.model.objects import BY_NAMESPACE, Objects, host_of_rule
 from meltemi.model.policies import PolicyKey, merged_policy
 from meltemi.model.policy import DestinationPolicy
@@ -73,6 +74,8 @@ class Model(NamedTuple):
     """Why a Secret that is meant for TLS cannot be used as it is now."""
     envoy_filters: View[ObjectKey, EnvoyFilter]
     mesh: MeshViews
+    networks: View[str, Networks]
+    """Empty where all addresses are reached directly."""
 
 
 class Domain(NamedTuple):
@@ -199,6 +202,9 @@ def build(graph: Graph, objects: Objects, domain: Domain) -> Model:
         credential_faults=graph.derive("credential faults", objects.raw["Secret"], faults),
         envoy_filters=objects.envoy_filters,
         mesh=objects.mesh,
+        networks=networks(
+            graph, objects.config_maps, objects.namespaces, objects.services, domain.root
+        ),
     )
 
 

@@ -26,6 +26,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     locality: str = ""
     node: str = ""
     weight: int = 1
+    network: str = ""
+    """As the workload itself says; empty: the mesh knows."""
     also: tuple[str, ...] = ()
     """Further addresses of the same workload, tried where the first does not answer."""
 

@@ -16,6 +16,7 @@ from meltemi.base.problems import Outcome
 from meltemi.flow import Fetch, Index, View
 from meltemi.model.endpoint import Endpoint, EndpointSet
 from meltemi.model.entries import ENTRY_BY_HOST
+from meltemi.model.locality import NETWORK
 from meltemi.model.objects import SLICE_BY_SERVICE
 from meltemi.model.service import Port, Resolution, Service
 from meltemi.model.tls import InboundTls, Mode
@@ -60,7 +61,7 @@ class EndpointJoin:
                 else self._of_service(fetch, service, port)
             )
             for endpoint in endpoints:
-                if not (service.resolution.by_name or is_address(endpoint.address)):
+                if not _can_use(service, endpoint):
                     continue
                 found.setdefault((endpoint.address, endpoint.port), endpoint)
             place = ServicePortKey(*key, port.number)
@@ -108,7 +109,7 @@ class EndpointJoin:
         own = False
         for entry in fetch.by(self._sources.entries, ENTRY_BY_HOST, service.key):
             for spec in entry.spec.endpoints:
-                if spec.address:
+                if spec.address or spec.network:
                     own = True
                     yield self._inline(fetch, service, spec, port)
         if not own and service.resolution.by_name:
@@ -159,6 +160,7 @@ class EndpointJoin:
             locality=workload.locality or locality,
             weight=workload.weight,
             node=workload.node,
+            network=workload.network,
         )
 
     def _inline(
@@ -186,6 +188,7 @@ class EndpointJoin:
             canonical_revision=spec.labels.get("version", ""),
             locality=spec.locality,
             weight=spec.weight or 1,
+            network=spec.network or spec.labels.get(NETWORK, ""),
         )
 
     def _behind(self, fetch: Fetch, item: SliceEndpoint, address: str) -> Workload | None:
@@ -195,6 +198,14 @@ class EndpointJoin:
             return fetch.get(workloads, WorkloadKey(ref.namespace, ref.name))
         found = fetch.by(workloads, WORKLOAD_BY_ADDRESS, address)
         return found[0] if found else None
+
+
+def _can_use(service: Service, endpoint: Endpoint) -> bool:
+    """Whether a service may have an endpoint: by a name only if it resolves names, by a network
+    alone only if it need not."""
+    if service.resolution.by_name:
+        return bool(endpoint.address)
+    return is_address(endpoint.address) or bool(endpoint.network and not endpoint.address)
 
 
 def is_address(text: str) -> bool:

@@ -7,7 +7,7 @@ from meltemi.api.names import AUTO_REGISTERED, HEALTH_CHECKED
 from meltemi.api.workload_entry import WorkloadEntry
 from meltemi.base.identity import Identity
 from meltemi.base.keys import ObjectKey, WorkloadKey
-from meltemi.model.locality import locality_of_labels
+from meltemi.model.locality import NETWORK, locality_of_labels
 from meltemi.model.workload import Workload
 
 _GONE = ("Succeeded", "Failed")
@@ -46,18 +46,20 @@ def workload_from_pod(pod: Pod, trust_domain: str, place: str = "") -> Workload 
             for port in container.ports
             if port.name
         },
+        network=labels.get(NETWORK, ""),
         node=pod.spec.node_name,
         locality=locality_of_labels(labels) or place,
     )
 
 
 def workload_from_entry(entry: WorkloadEntry, trust_domain: str) -> Workload | None:
-    """A WorkloadEntry as the mesh sees it; None while it has no address of its own.
+    """A WorkloadEntry as the mesh sees it; None while it has neither an address of its own nor a
+    network, whose gateway then stands for it.
 
     Its name in metrics is its group's, if it was registered by one.
     """
     meta, spec = entry.metadata, entry.spec
-    if not spec.address:
+    if not (spec.address or spec.network):
         return None
     labels = {**meta.labels, **spec.labels}
     name = meta.annotations.get(AUTO_REGISTERED, "") or meta.name
@@ -80,7 +82,7 @@ def workload_from_entry(entry: WorkloadEntry, trust_domain: str) -> Workload | N
         is_gateway=False,
         ready=healthy.status == "True" if healthy is not None else not checked,
         container_ports=spec.ports,
-        network=spec.network,
+        network=spec.network or labels.get(NETWORK, ""),
         locality=spec.locality,
         weight=spec.weight or 1,
     )

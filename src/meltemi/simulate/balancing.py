@@ -23,15 +23,16 @@ def balanced(
     cluster: ir.Cluster,
     groups: Sequence[ir.EndpointGroup],
     connection: Connection,
-    host: str,
+    named: tuple[str, int],
     resolver: Resolver,
 ) -> Balanced:
-    """The endpoints of a cluster while all of them are well. `host`: what the request names."""
+    """The endpoints of a cluster while all of them are well. `named`: host and port that the
+    traffic itself names."""
     match cluster.discovery:
         case ir.Discovery.ORIGINAL:
             return Balanced((_elsewhere(cluster, connection.address, connection.port),))
         case ir.Discovery.DYNAMIC:
-            return Balanced((_elsewhere(cluster, resolver(host), cluster.port),))
+            return Balanced((_elsewhere(cluster, resolver(named[0]), named[1]),))
         case ir.Discovery.DNS | ir.Discovery.DNS_ONE:
             return _grouped(cluster, cluster.groups, resolver)
         case ir.Discovery.ENDPOINTS:

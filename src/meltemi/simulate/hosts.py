@@ -15,6 +15,12 @@ def without_port(authority: str) -> str:
     return host
 
 
+def port_of(authority: str) -> int:
+    """The port in an authority; 0: none."""
+    host = without_port(authority)
+    return 0 if len(host) == len(authority) else int(authority[len(host) + 1 :])
+
+
 def host_of(hosts: Sequence[ir.VirtualHost], authority: str) -> tuple[ir.VirtualHost, str] | None:
     """The virtual host, and the domain of it that matches: the exact name, then the longest
     `*.suffix`, then the longest `prefix.*`, then `*`."""

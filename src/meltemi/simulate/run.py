@@ -10,7 +10,7 @@ from meltemi.model.route import DirectResponse, Redirect
 from meltemi.simulate import connections, interference, paths, rewriting
 from meltemi.simulate.arrival import arrive
 from meltemi.simulate.balancing import balanced
-from meltemi.simulate.hosts import without_port
+from meltemi.simulate.hosts import port_of, without_port
 from meltemi.simulate.policies import cluster_policies, origins, route_policies
 from meltemi.simulate.request import Connection, Request, Speaks
 from meltemi.simulate.resolving import address_of
@@ -199,9 +199,9 @@ class _Walk:
             return Branch(share, Choice(name, "it does not exist"), request, failure=failure)
         choice = Choice(name, _why(cluster), origins(self._world, cluster))
         policies = cluster_policies(self._world, cluster)
-        host = without_port(request.authority) if request is not None else self._connection.sni
         groups = self._plan.endpoints.get(name, ())
-        found = balanced(cluster, groups, self._connection, host, address_of)
+        named = _named(cluster, request, self._connection)
+        found = balanced(cluster, groups, self._connection, named, address_of)
         if not found.places:
             failure = Response(503, f"no endpoint of {name} is ready", "UH")
             return Branch(share, choice, request, failure=failure, policies=policies)
@@ -211,6 +211,14 @@ class _Walk:
     def _arrived(self, place: Place, request: Request | None, alpn: tuple[str, ...]) -> Place:
         speaks = self._connection.speaks if request is None else Speaks.HTTP1
         return arrive(self._world, place, speaks, request, alpn)
+
+
+def _named(cluster: ir.Cluster, request: Request | None, connection: Connection) -> tuple[str, int]:
+    """The host and port that are resolved where the traffic itself names them."""
+    if request is None:
+        return connection.sni, cluster.port
+    default = 443 if cluster.security is ir.Security.ORIGINATE else 80
+    return without_port(request.authority), port_of(request.authority) or default
 
 
 def _described(world: World, routed: Routed) -> Route:

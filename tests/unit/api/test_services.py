@@ -115,6 +115,10 @@ outboundTrafficPolicy: {mode: REGISTRY_ONLY, egressProxy: {host: ""}}
             "spec.outboundTrafficPolicy.egressProxy.host",
         },
     ),
+    "Sidecar, resolving": (
+        "{outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}}",
+        {"spec.outboundTrafficPolicy.mode"},
+    ),
 }
 IDLE = {
     "ServiceEntry": (
@@ -122,14 +126,13 @@ IDLE = {
 hosts: [a.example.com]
 resolution: STATIC
 ports: [{number: 80, name: udp, protocol: UDP}]
-endpoints: [{address: 10.0.0.1, network: far}]
+endpoints: [{address: 10.0.0.1}]
 """,
-        {"spec.endpoints[0].network", "spec.ports[0].protocol"},
+        {"spec.ports[0].protocol"},
     ),
-    "WorkloadEntry": ("{address: 10.0.0.1, network: far}", {"spec.network"}),
     "WorkloadGroup": (
-        "{template: {network: far}, probe: {httpGet: {port: 1, scheme: HTTPS}}}",
-        {"spec.template.network", "spec.probe.httpGet.scheme"},
+        "{probe: {httpGet: {port: 1, scheme: HTTPS}}}",
+        {"spec.probe.httpGet.scheme"},
     ),
     "WorkloadGroup, gRPC": ("{probe: {grpc: {port: 1}}}", {"spec.probe.grpc"}),
     "WorkloadGroup, TCP": (
@@ -145,7 +148,6 @@ ingress:
     http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true, maxConcurrentStreams: 3,
            http2KeepAlive: {interval: 1s, timeout: 1s}}
 egress: [{hosts: ["*/*"], port: {number: 80, protocol: HTTP, targetPort: 3}}]
-outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}
 """,
         {
             "spec.ingress[0].port.targetPort",
@@ -155,7 +157,6 @@ outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}
             "spec.ingress[0].connectionPool.http.maxConcurrentStreams",
             "spec.ingress[0].connectionPool.http.http2KeepAlive",
             "spec.egress[0].port.targetPort",
-            "spec.outboundTrafficPolicy.mode",
         },
     ),
 }

@@ -74,6 +74,50 @@ def test_unknown_hosts_are_refused_in_registry_only(mesh: Mesh, client: str) -> 
     assert mesh.sees(client, ROUTE)["9080"]["virtual_hosts"][-1]["name"] == "allow_any"
 
 
+def test_requests_to_unknown_hosts_may_be_resolved(mesh: Mesh, client: str) -> None:
+    """By a cluster of its own, which may speak TLS; nothing else is resolved."""
+    name = "AllowAnyDynamicDNSCluster"
+
+    def resolves() -> bool:
+        managers = [
+            f["typed_config"]
+            for chain in mesh.sees(client, LISTENER)["0.0.0.0_9080"]["filter_chains"]
+            for f in chain["filters"]
+            if "http_filters" in f["typed_config"]
+        ]
+        return all(any("dynamic_forward" in f["name"] for f in m["http_filters"]) for m in managers)
+
+    assert name not in mesh.sees(client, CLUSTER)
+    mesh.apply(config("outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}"))
+    last = mesh.sees(client, ROUTE)["9080"]["virtual_hosts"][-1]
+    assert last["routes"][0]["route"]["cluster"] == name
+    assert resolves()
+    assert "transport_socket" not in mesh.sees(client, CLUSTER)[name]
+    through = mesh.sees(client, LISTENER)["virtualOutbound"]["default_filter_chain"]
+    assert through["filters"][0]["typed_config"]["cluster"] == "PassthroughCluster"
+    tls = "mode: MUTUAL, clientCertificate: /c.pem, privateKey: /k.pem, caCertificates: /ca.pem"
+    more = "caCrl: /crl.pem, sni: outside.example.com, subjectAltNames: [a.example.com]"
+    both = f"{{{tls}, {more}}}"
+    mesh.apply(config(f"outboundTrafficPolicy: {{mode: ALLOW_ANY_DYNAMIC_DNS, tls: {both}}}"))
+    context = mesh.sees(client, CLUSTER)[name]["transport_socket"]["typed_config"]
+    said = str(context)
+    for part in ("file-cert:/c.pem~/k.pem", "file-root:/ca.pem~/crl.pem", "a.example.com"):
+        assert part in said
+    assert context["sni"] == "outside.example.com"
+    mesh.apply(config("outboundTrafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}"))
+    assert name not in mesh.sees(client, CLUSTER)
+    problems = {p.path: p.code for p in mesh.graph.problems()}
+    assert problems["data.mesh.outboundTrafficPolicy.tls"] is Code.NOT_SUPPORTED
+    for wrong in ("mode: ISTIO_MUTUAL", "mode: MUTUAL, credentialName: a", "mode: LOUD"):
+        bad = f"outboundTrafficPolicy: {{mode: ALLOW_ANY_DYNAMIC_DNS, tls: {{{wrong}}}}}"
+        mesh.apply(config(bad))
+        assert any(
+            p.path.startswith("data.mesh.outboundTrafficPolicy.tls.") and p.code is Code.BAD_VALUE
+            for p in mesh.graph.problems()
+        )
+    mesh.graph.verify()
+
+
 def test_local_inbound_goes_to_the_loopback_address(mesh: Mesh, client: str) -> None:
     def target() -> str:
         cluster = mesh.sees(client, CLUSTER)["inbound|9080||"]

@@ -34,6 +34,7 @@ GROUP = {
             "locality": "eu/a",
             "weight": 3,
             "serviceAccount": "db",
+            "network": "far",
         },
         "probe": {"tcpSocket": {"port": 5432}},
     },
@@ -58,6 +59,7 @@ def test_a_member_is_what_its_group_says() -> None:
     }
     assert meta["ownerReferences"][0]["name"] == "vm"
     assert made["spec"] == {
+        "network": "far",
         "address": "10.46.0.2",
         "labels": {
             "app": "db",

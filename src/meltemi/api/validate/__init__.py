@@ -25,7 +25,6 @@ from meltemi.api.validate.sidecar import sidecar, sidecar_ignored
 from meltemi.api.validate.virtual_service import virtual_service
 from meltemi.api.validate.words import Advice, Finding
 from meltemi.api.validate.workload_entry import (
-    entry_ignored,
     group_ignored,
     workload_entry,
     workload_group,
@@ -87,8 +86,6 @@ def ignored(obj: Object) -> Iterator[Finding]:
             yield from sidecar_ignored(obj.spec)
         case ServiceEntry():
             yield from service_entry_ignored(obj.spec)
-        case WorkloadEntry():
-            yield from entry_ignored(obj.spec, "spec")
         case WorkloadGroup():
             yield from group_ignored(obj.spec)
 

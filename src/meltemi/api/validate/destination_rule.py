@@ -88,7 +88,7 @@ def _blocks(blocks: net.TrafficPolicyBlocks, path: str) -> Iterator[Finding]:
     if blocks.load_balancer is not None:
         yield from load_balancer(blocks.load_balancer, f"{path}.loadBalancer")
     if blocks.tls is not None:
-        yield from _tls(blocks.tls, f"{path}.tls")
+        yield from client_tls(blocks.tls, f"{path}.tls")
     if blocks.connection_pool is not None:
         yield from _pool(blocks.connection_pool, f"{path}.connectionPool")
     if blocks.outlier_detection is not None:
@@ -184,7 +184,7 @@ def _outlier(outlier: net.OutlierDetection, path: str) -> Iterator[Finding]:
         )
 
 
-def _tls(tls: net.ClientTLSSettings, path: str) -> Iterator[Finding]:
+def client_tls(tls: net.ClientTLSSettings, path: str) -> Iterator[Finding]:
     yield from words.choice(tls.mode, f"{path}.mode", _CLIENT_TLS)
     files = {
         "clientCertificate": tls.client_certificate,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from meltemi.api import service_entry as api
 from meltemi.api.validate import words
 from meltemi.api.validate.words import Finding
-from meltemi.api.validate.workload_entry import entry_ignored, is_address, workload_entry
+from meltemi.api.validate.workload_entry import is_address, workload_entry
 
 PROTOCOLS = (
     "HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "TCP", "TLS", "MONGO", "MYSQL", "REDIS", "UDP",
@@ -114,8 +114,6 @@ def _hosts_of_resolution(spec: api.ServiceEntrySpec) -> Iterator[Finding]:
 
 def service_entry_ignored(spec: api.ServiceEntrySpec) -> Iterator[Finding]:
     """What is accepted, as Istio accepts it, and that nothing here follows."""
-    for i, endpoint in enumerate(spec.endpoints):
-        yield from entry_ignored(endpoint, f"spec.endpoints[{i}]")
     for i, port in enumerate(spec.ports):
         if port.protocol.upper() == "UDP":
             yield f"spec.ports[{i}].protocol", "UDP is not captured: the port is left out"

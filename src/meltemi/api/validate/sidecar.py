@@ -11,7 +11,7 @@ from meltemi.api.validate.service_entry import PROTOCOLS
 from meltemi.api.validate.words import Finding
 
 _CAPTURES = ("DEFAULT", "IPTABLES", "NONE")
-_POLICIES = ("REGISTRY_ONLY", "ALLOW_ANY", "ALLOW_ANY_DYNAMIC_DNS")
+_POLICIES = ("REGISTRY_ONLY", "ALLOW_ANY")
 _UNIX = "unix://"
 
 
@@ -29,7 +29,10 @@ def sidecar(spec: api.SidecarSpec) -> Iterator[Finding]:
         seen.add(place)
     policy = spec.outbound_traffic_policy
     if policy is not None and policy.mode is not None and policy.mode not in _POLICIES:
-        yield "spec.outboundTrafficPolicy.mode", f"must be one of {', '.join(_POLICIES)}"
+        reason = f"must be one of {', '.join(_POLICIES)}"
+        if policy.mode == "ALLOW_ANY_DYNAMIC_DNS":
+            reason = "only the mesh can say it: set outboundTrafficPolicy.mode in MeshConfig"
+        yield "spec.outboundTrafficPolicy.mode", reason
     if policy is not None and policy.egress_proxy is not None:
         path = "spec.outboundTrafficPolicy.egressProxy"
         if policy.mode != "ALLOW_ANY":
@@ -50,9 +53,6 @@ def sidecar_ignored(spec: api.SidecarSpec) -> Iterator[Finding]:
         if egress.port is not None:
             yield from _ignored_port(egress.port, f"spec.egress[{i}].port")
     yield from _ignored_pool(spec.inbound_connection_pool, "spec.inboundConnectionPool")
-    policy = spec.outbound_traffic_policy
-    if policy is not None and policy.mode == "ALLOW_ANY_DYNAMIC_DNS":
-        yield "spec.outboundTrafficPolicy.mode", "it is taken as ALLOW_ANY: names are not resolved"
 
 
 def _ignored_port(port: api.SidecarPort, path: str) -> Iterator[Finding]:

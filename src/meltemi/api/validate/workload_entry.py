@@ -84,14 +84,7 @@ def _probe(probe: api.ReadinessProbe) -> Iterator[Finding]:
             yield f"{path}.{name}", "must not be negative"
 
 
-def entry_ignored(spec: api.WorkloadEntrySpec, path: str) -> Iterator[Finding]:
-    """What is accepted, as Istio accepts it, and that nothing here follows."""
-    if spec.network:
-        yield f"{path}.network", "all addresses are reached directly: there is one network"
-
-
 def group_ignored(spec: api.WorkloadGroupSpec) -> Iterator[Finding]:
-    yield from entry_ignored(spec.template, "spec.template")
     probe = spec.probe
     if probe is None:
         return

@@ -52,11 +52,13 @@ def virtual_host(
 
 
 def fallback_host(outside: Outside) -> ir.VirtualHost:
-    """Where requests for unknown hosts go: on to the address the client chose, or refused."""
+    """Where requests for unknown hosts go: on to the address the client chose, to the one that
+    their host has, or nowhere."""
     action: ir.Forward | DirectResponse = DirectResponse(502)
     name = names.BLOCK_ALL
-    if outside.cluster:
+    cluster = outside.requests or outside.cluster
+    if cluster:
         name = names.ALLOW_ANY
-        through = ir.WeightedCluster(outside.cluster, 100)
+        through = ir.WeightedCluster(cluster, 100)
         action = ir.Forward((through,), None, None, Retry(attempts=0))
     return ir.VirtualHost(name, ("*",), (ir.Route(name, ir.Match(Prefix("/")), action),))
