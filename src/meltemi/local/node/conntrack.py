@@ -7,38 +7,30 @@ https://docs.kernel.org/networking/nf_conntrack-sysctl.html, linux/netfilter/nfn
 """
 
 import asyncio
-import errno
+import contextlib
 import ipaddress
 import logging
-import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from meltemi.local.node.errors import NetworkFailed
+from meltemi.local.node.netlink import DUMP, NETFILTER, ask, attributes, nested, opened
 from meltemi.local.node.network import Subnet
 from meltemi.local.node.services import Virtual
 from meltemi.local.node.vips import Target, places
 
 log = logging.getLogger(__name__)
 
-_NETFILTER = 12
-"""The netlink family."""
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2
 """Messages of the subsystem of connections."""
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-_ERROR, _DONE = 2, 3
 _TUPLE_ORIG, _TUPLE_REPLY = 1, 2
 _IP, _PROTO = 1, 2
 _SOURCES, _DESTINATIONS = (1, 3), (2, 4)
 """Attributes of an address, of version 4 and of version 6."""
 _PROTO_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
-_NESTED = 0x3FFF
-"""The bits of an attribute's type that are not flags."""
-_LARGEST = 1 << 17
-_PATIENCE = 5.0
 
 Places = Mapping[Target, frozenset[Target]]
 """(address, port) where a Service takes datagrams, to the endpoints they may go to."""
@@ -94,65 +86,30 @@ class Datagrams:
 def forget(known: Places) -> int:
     """Delete the ways that lead elsewhere; how many there were. Raises NetworkFailed."""
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as sock:
-            sock.settimeout(_PATIENCE)
-            sock.bind((0, 0))
-            found = [flow for flow in _dump(sock) if leads_elsewhere(flow, known)]
+        with opened(NETFILTER) as sock:
+            bodies = ask(sock, _GET, _head(socket.AF_UNSPEC), DUMP)
+            flows = [flow for body in bodies if (flow := flow_of(body)) is not None]
+            found = [flow for flow in flows if leads_elsewhere(flow, known)]
             for flow in found:
-                _ask(sock, _DELETE, _REQUEST | _ACK, flow.family, _attribute(_TUPLE_ORIG, flow.key))
-                _acknowledged(sock)
+                # One may have ended by itself meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    ask(sock, _DELETE, _head(flow.family) + nested(_TUPLE_ORIG, flow.key))
     except OSError as error:
         raise NetworkFailed(f"connections of datagrams: {error.strerror or error}") from error
     return len(found)
 
 
-def _dump(sock: socket.socket) -> list[Flow]:
-    _ask(sock, _GET, _REQUEST | _DUMP, socket.AF_UNSPEC)
-    found: list[Flow] = []
-    while True:
-        for kind, body in _messages(sock.recv(_LARGEST)):
-            if kind == _DONE:
-                return found
-            if kind == _ERROR:
-                raise _os_error(body)
-            flow = flow_of(body)
-            if flow is not None:
-                found.append(flow)
-
-
-def _acknowledged(sock: socket.socket) -> None:
-    """One that has ended by itself meanwhile is as good as deleted."""
-    for kind, body in _messages(sock.recv(_LARGEST)):
-        error = _os_error(body) if kind == _ERROR else None
-        if error is not None and error.errno not in (0, errno.ENOENT):
-            raise error
-
-
-def _os_error(body: bytes) -> OSError:
-    code = -struct.unpack_from("=i", body)[0]
-    return OSError(code, os.strerror(code))
-
-
-def _ask(sock: socket.socket, kind: int, flags: int, family: int, body: bytes = b"") -> None:
-    body = struct.pack("=BBH", family, 0, 0) + body
-    sock.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body)
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    place = 0
-    while place + 16 <= len(data):
-        length, kind = struct.unpack_from("=IH", data, place)
-        yield kind, data[place + 16 : place + length]
-        place += max((length + 3) & ~3, 16)
+def _head(family: int) -> bytes:
+    return struct.pack("=BBH", family, 0, 0)
 
 
 def flow_of(body: bytes) -> Flow | None:
     """What a message of the kernel says of a way of datagrams; None for anything else."""
-    parts = _attributes(body[4:])
+    parts = attributes(body[4:])
     try:
         original = parts[_TUPLE_ORIG]
         reply = parts[_TUPLE_REPLY]
-        protocol = _attributes(_attributes(original)[_PROTO])
+        protocol = attributes(attributes(original)[_PROTO])
         if protocol[_PROTO_NUMBER][0] != socket.IPPROTO_UDP:
             return None
         wanted = _end(original, _DESTINATIONS, _DESTINATION_PORT)
@@ -162,23 +119,7 @@ def flow_of(body: bytes) -> Flow | None:
 
 
 def _end(tuple_: bytes, addresses: tuple[int, int], port: int) -> Target:
-    parts = _attributes(tuple_)
-    ip, protocol = _attributes(parts[_IP]), _attributes(parts[_PROTO])
+    parts = attributes(tuple_)
+    ip, protocol = attributes(parts[_IP]), attributes(parts[_PROTO])
     raw = next(ip[name] for name in addresses if name in ip)
     return str(ipaddress.ip_address(raw)), int.from_bytes(protocol[port], "big")
-
-
-def _attributes(data: bytes) -> Mapping[int, bytes]:
-    found: dict[int, bytes] = {}
-    place = 0
-    while place + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, place)
-        found[kind & _NESTED] = data[place + 4 : place + length]
-        place += max((length + 3) & ~3, 4)
-    return found
-
-
-def _attribute(kind: int, body: bytes) -> bytes:
-    """One that holds others."""
-    padded = body + b"\0" * (-len(body) % 4)
-    return struct.pack("=HH", 4 + len(body), kind | 0x8000) + padded

@@ -5,24 +5,23 @@ a connection to a ClusterIP and its answers pass the same rules (see `vips`).
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from meltemi.local import ipv6
 from meltemi.local.ipv6 import SERVICES
-from meltemi.local.node import syscalls
+from meltemi.local.node import links
 from meltemi.local.node.errors import NetworkFailed
 
 NAMESPACES = Path("/run/netns")
 WORKLOAD = "mvm"
 """Begins the names of namespaces that `meltemi workload` makes."""
-T = TypeVar("T")
 
 
 class Subnet(msgspec.Struct, frozen=True):
@@ -154,45 +153,43 @@ class Network:
         self._count += 1
         number, ip = self._count, self._addresses.take()
         ips = self.subnet.addresses(ip)
-        name, veth = f"{self.subnet.bridge}-{number}", f"{self.subnet.bridge[:8]}v{number}"
-        gateway = self.subnet.gateway
+        link = Link(f"{self.subnet.bridge}-{number}", ips)
         try:
-            await _ip((), f"netns add {name}")
-            await _ip(
-                (),
-                f"link add {veth} type veth peer name eth0 netns {name}",
-                f"link set {veth} master {self.subnet.bridge} up",
-                # A pod that reaches itself through a Service is sent back where it came from.
-                f"link set {veth} type bridge_slave hairpin on",
-            )
-            await _ip(
-                ("-n", name),
-                "link set lo up",
-                f"addr add {ip}/32 dev eth0",
-                "link set eth0 up",
-                f"route add {gateway} dev eth0",
-                f"route add default via {gateway}",
-                *self._ipv6_inside(ips[1:]),
-            )
-        except NetworkFailed:
+            await asyncio.to_thread(self._make, link, f"{self.subnet.bridge[:8]}v{number}")
+        except OSError as error:
             self._addresses.give_back(ip)
-            raise
-        return Link(name, ips)
+            await asyncio.to_thread(_give_up, link)
+            raise NetworkFailed(f"network of a pod: {error.strerror or error}") from error
+        return link
 
-    def _ipv6_inside(self, addresses: Iterable[str]) -> Iterable[str]:
-        """What a pod with an IPv6 address has; nobody else can have that address, so it is not
-        asked for first. ::6 is where Envoy calls the application from."""
-        for address in addresses:
-            gateway = self.subnet.gateway_for(address)
-            yield "addr add ::6/128 dev lo"
-            yield f"addr add {address}/128 dev eth0 nodad"
-            yield f"route add {gateway}/128 dev eth0"
-            yield f"route add ::/0 via {gateway}"
+    def _make(self, link: Link, cable: str) -> None:
+        links.make_namespace(Path(link.path))
+        links.join(link.path, cable, self.subnet.bridge)
+        ways = [(ip, self.subnet.gateway_for(ip)) for ip in link.ips]
+
+        def furnish() -> None:
+            links.furnish(ways)
+            if self.subnet.has_ipv6:
+                # Envoy calls the application from here.
+                links.add_to_loopback("::6")
+
+        links.inside(link.path, furnish)
 
     async def disconnect(self, link: Link) -> None:
-        """Remove a pod's namespace; its link goes with it."""
+        """Remove a pod's namespace; its link goes with it. Raises NetworkFailed."""
         self._addresses.give_back(link.ip)
-        await _ip((), f"netns del {link.namespace}")
+        try:
+            await asyncio.to_thread(links.remove_namespace, Path(link.path))
+        except OSError as error:
+            raise NetworkFailed(f"{link.path}: {error.strerror}") from error
+
+
+def _give_up(link: Link) -> None:
+    """Remove a namespace that was made in part."""
+    path = Path(link.path)
+    with contextlib.suppress(OSError):
+        links.remove_namespace(path)
+    path.unlink(missing_ok=True)
 
 
 def _namespaces() -> Iterable[str]:
@@ -250,7 +247,7 @@ async def dial(path: str, port: int) -> tuple[asyncio.StreamReader, asyncio.Stre
 
 def bound_in(path: str, address: str, port: int) -> tuple[socket.socket, socket.socket]:
     """A datagram and a listening socket at an address of a namespace. Raises OSError."""
-    return _inside(path, lambda: bound(address, port))
+    return links.inside(path, lambda: bound(address, port))
 
 
 def bound(address: str, port: int) -> tuple[socket.socket, socket.socket]:
@@ -266,19 +263,6 @@ def bound(address: str, port: int) -> tuple[socket.socket, socket.socket]:
 
 
 def _socket_in(path: str) -> socket.socket:
-    sock = _inside(path, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    sock = links.inside(path, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
     sock.setblocking(False)
     return sock
-
-
-def _inside(path: str, make: Callable[[], T]) -> T:
-    """Sockets that belong to another namespace; only this thread visits it, and returns."""
-    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syscalls.enter_path(path, syscalls.CLONE_NEWNET)
-        try:
-            return make()
-        finally:
-            syscalls.setns(here, syscalls.CLONE_NEWNET)
-    finally:
-        os.close(here)
