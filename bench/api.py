@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from bench.apiserver import config_map, serving
+from bench.apiserver import Server, config_map, serving
 from bench.figures import Figure
 
 _MAPS = "/api/v1/namespaces/default/configmaps"
@@ -28,10 +28,11 @@ async def run() -> AsyncIterator[Figure]:
                 f"creates, {_AT_ONCE} at once", _OBJECTS / seconds, "/s", 1500, more_is_better=True
             )
             yield Figure(f"list of {_OBJECTS} objects", await _list(client), "ms", 60)
-            lags = await _watch(client)
+            lags, cpu = await _watch(server, client)
             what = f"event to {_WATCHERS} watchers at {_EVENTS_A_SECOND} events/s"
             yield Figure(f"{what}, median", statistics.median(lags) * 1000, "ms")
             yield Figure(f"{what}, p99", lags[int(len(lags) * 0.99)] * 1000, "ms", 15)
+            yield Figure(f"{what}, CPU of the API", cpu * 1000, "ms")
             await _create(client, _OBJECTS, _OBJECTS + _MORE)
             yield Figure(f"memory with {_OBJECTS + _MORE} objects", server.memory, "MiB")
         started = time.perf_counter()
@@ -67,8 +68,9 @@ async def _list(client: aiohttp.ClientSession) -> float:
     return statistics.median(spans) * 1000
 
 
-async def _watch(client: aiohttp.ClientSession) -> list[float]:
-    """Seconds from sending a write to each watcher's having its event, in order of size.
+async def _watch(server: Server, client: aiohttp.ClientSession) -> tuple[list[float], float]:
+    """Seconds from sending a write to each watcher's having its event, in order of size; and
+    seconds of the API's CPU for each write with all its events, which says more on a busy machine.
 
     One process plays all watchers: it notes when bytes come and reads them afterwards, or the last
     watcher would wait for what the others do with theirs.
@@ -96,11 +98,13 @@ async def _watch(client: aiohttp.ClientSession) -> list[float]:
         for opened, chunks in zip(ready, received, strict=True):
             group.create_task(watcher(opened, chunks))
         await asyncio.gather(*(opened.wait() for opened in ready))
+        used = server.cpu
         started = time.perf_counter()
         for number in range(writes):
             await asyncio.sleep(max(0, started + number / _EVENTS_A_SECOND - time.perf_counter()))
             group.create_task(write(number))
-    return sorted(lag for chunks in received for lag in _lags(chunks))
+    lags = sorted(lag for chunks in received for lag in _lags(chunks))
+    return lags, (server.cpu - used) / writes
 
 
 def _lags(chunks: list[tuple[float, bytes]]) -> Iterator[float]:

@@ -29,6 +29,12 @@ class Server:
         """MiB, proportional."""
         return pss_mib([self.process.pid])
 
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU it has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     @asynccontextmanager
     async def client(self, connections: int) -> AsyncIterator[aiohttp.ClientSession]:
         access = access_from_file(self._data / "kubeconfig")

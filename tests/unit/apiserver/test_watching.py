@@ -1,14 +1,22 @@
 """Lists and watches: snapshots, versions, bookmarks, and that they always converge."""
 
 import asyncio
+import datetime
 import json
+from typing import Any
 
 import aiohttp
 import pytest
 
+from meltemi.api.kinds import KINDS
 from meltemi.local.apiserver import broadcast
 from meltemi.local.apiserver import store as store_module
+from meltemi.local.apiserver.broadcast import Broadcasts, Outlet, Selection
+from meltemi.local.apiserver.forms import Form
+from meltemi.local.apiserver.operations import User, Write
+from meltemi.local.apiserver.registry import resource_of
 from meltemi.local.apiserver.server import Running
+from meltemi.local.apiserver.store import Entry
 
 from .conftest import CONFIG_MAPS, PODS, Api, Json
 
@@ -150,6 +158,65 @@ async def test_a_watcher_that_does_not_read_is_cut_off(
                 assert (await anext(quick))["object"]["data"]["n"] == str(number)
         with pytest.raises(aiohttp.ClientError):
             await slow.read()
+
+
+class Wire(asyncio.Transport):
+    """A connection whose peer reads nothing, or everything."""
+
+    def __init__(self, *, unread: int = 0) -> None:
+        self.sent: list[bytes] = []
+        self.unread = unread
+        self.aborted = False
+
+    def write(self, data: Any) -> None:
+        self.sent.append(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def test_an_event_is_encoded_once_for_all_who_watch_alike(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operations, kind = server.operations, KINDS["ConfigMap"]
+    broadcasts = Broadcasts(operations.store, operations.clock.now)
+    encoded: list[str] = []
+    raw = Form.raw
+
+    def counted(form: Form, entry: Entry, now: datetime.datetime) -> bytes:
+        encoded.append(entry.name)
+        return raw(form, entry, now)
+
+    monkeypatch.setattr(Form, "raw", counted)
+    wires = [Wire() for _ in range(20)]
+    stuck = Wire(unread=broadcast.MOST_BEHIND + 1)
+    for wire in [*wires, stuck]:
+        form = Form(operations.registry, kind, "v1")
+        chosen = Selection(resource_of(kind), form, namespace="default", labels="", fields="")
+        outlet = Outlet(wire)
+        broadcasts.join(chosen, outlet)
+        outlet.open()
+    write = Write(User("me"))
+    await operations.create(kind, "default", {"metadata": {"name": "one"}}, write)
+    await operations.create(kind, "default", {"metadata": {"name": "two"}}, write)
+    assert encoded == ["one", "two"]
+    [first, second] = wires[0].sent
+    assert all(wire.sent[0] is first and wire.sent[1] is second for wire in wires)
+    assert (stuck.aborted, len(stuck.sent)) == (True, 1)
+    assert not any(wire.aborted for wire in wires)
+
+
+async def test_a_watch_over_http_1_0_is_refused(api: Api) -> None:
+    async with aiohttp.ClientSession(
+        connector=api.session.connector, connector_owner=False, version=aiohttp.HttpVersion10
+    ) as old, old.get(f"{api.url}{CONFIG_MAPS}?watch=true") as reply:  # fmt: skip
+        assert (reply.status, "HTTP/1.1" in (await reply.json())["message"]) == (400, True)
 
 
 async def test_what_happens_while_the_first_events_are_sent_comes_after_them(api: Api) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from meltemi import __version__
 from meltemi.api.kinds import Kind
@@ -270,6 +270,8 @@ class Handlers:
         query = dict(request.query)
         if found.name:
             query["fieldSelector"] = f"metadata.name={found.name}"
+        if request.version < HttpVersion11:
+            raise bad_request("a watch needs HTTP/1.1")
         watch = Watch(self._operations, self._broadcasts, form, found.namespace, query)
         response = web.StreamResponse(headers={"Content-Type": _JSON})
         response.enable_chunked_encoding()
