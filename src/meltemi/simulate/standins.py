@@ -1,7 +1,8 @@
 """What a cluster would add to files alone: pods of Deployments, addresses, endpoints.
 
 A stand-in pod is called like its owner and has a sidecar unless the template declines it; a
-Service without an address gets one of 10.43.0.0/16, a pod one of 10.44.0.0/16.
+Service without an address gets one of 10.43.0.0/16, a pod one of 10.44.0.0/16. Where a Service
+asks for IPv6, Services and pods have addresses of fd00:10:43:: and fd00:10:44::, too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +16,13 @@ _OWNERS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
 def completed(documents: Sequence[Json]) -> list[Json]:
     """The documents, and what is missing for requests to go anywhere."""
     given: list[Json] = list(documents)
+    has_ipv6 = any("IPv6" in _families_of(d) for d in given if d["kind"] == "Service")
     pods = [d for d in given if d["kind"] == "Pod"]
     known = {_label_set(pod) for pod in pods}
     for owner in (d for d in given if d["kind"] in _OWNERS):
         pod = _pod(owner, len(pods))
         if _label_set(pod) not in known:
-            pods.append(pod)
+            pods.append(_with_both(pod, len(pods)) if has_ipv6 else pod)
     services = [
         _with_address(d, i) for i, d in enumerate(d for d in given if d["kind"] == "Service")
     ]
@@ -78,10 +80,33 @@ def _pod(owner: Json, position: int) -> Json:
     }
 
 
+def _with_both(pod: Json, position: int) -> Json:
+    status = pod["status"]
+    ips = [{"ip": status["podIP"]}, {"ip": f"fd00:10:44::{position + 1:x}"}]
+    return {**pod, "status": {**status, "podIPs": ips}}
+
+
+def _families_of(service: Json) -> Sequence[str]:
+    """The families of a Service, as its addresses or its wishes tell."""
+    spec = service["spec"]
+    given = [ip for ip in spec.get("clusterIPs") or (spec.get("clusterIP"),) if ip]
+    if given and given != ["None"]:
+        return ["IPv6" if ":" in ip else "IPv4" for ip in given]
+    wanted = list(spec.get("ipFamilies") or ("IPv4",))
+    if spec.get("ipFamilyPolicy", "SingleStack") != "SingleStack":
+        wanted += [family for family in ("IPv4", "IPv6") if family not in wanted]
+    return wanted
+
+
 def _with_address(service: Json, position: int) -> Json:
     spec = dict(service["spec"])
     if spec.get("type") != "ExternalName" and not spec.get("clusterIP"):
-        spec["clusterIP"] = f"10.43.{position // 250}.{position % 250 + 1}"
+        own = {
+            "IPv4": f"10.43.{position // 250}.{position % 250 + 1}",
+            "IPv6": f"fd00:10:43::{position + 1:x}",
+        }
+        spec["clusterIPs"] = [own[family] for family in _families_of(service)]
+        spec["clusterIP"] = spec["clusterIPs"][0]
     return {**service, "spec": spec}
 
 
@@ -93,28 +118,33 @@ def _slices(service: Json, pods: Sequence[Json]) -> Iterator[Json]:
         labels = pod["metadata"].get("labels") or {}
         if _place(pod)[0] != namespace or not selector or not selector.items() <= labels.items():
             continue
-        yield {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": f"{name}-{i}",
-                "namespace": namespace,
-                "labels": {"kubernetes.io/service-name": name},
-            },
-            "addressType": "IPv4",
-            "ports": list(_ports(service, pod)),
-            "endpoints": [
-                {
-                    "addresses": [pod["status"]["podIP"]],
-                    "conditions": {"ready": True},
-                    "targetRef": {
-                        "kind": "Pod",
-                        "name": pod["metadata"]["name"],
-                        "namespace": namespace,
-                    },
-                }
-            ],
-        }
+        for family in _families_of(service):
+            address = _address(pod, family)
+            if address:
+                yield _slice(service, pod, f"{name}-{i}-{family.lower()}", family, address)
+
+
+def _address(pod: Json, family: str) -> str:
+    status = pod.get("status") or {}
+    found = [item["ip"] for item in status.get("podIPs") or ()] or [status.get("podIP", "")]
+    return next((ip for ip in found if (":" in ip) == (family == "IPv6")), "")
+
+
+def _slice(service: Json, pod: Json, name: str, family: str, address: str) -> Json:
+    namespace, owner = _place(service)
+    target = {"kind": "Pod", "name": pod["metadata"]["name"], "namespace": namespace}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": owner},
+        },
+        "addressType": family,
+        "ports": list(_ports(service, pod)),
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}, "targetRef": target}],
+    }
 
 
 def _ports(service: Json, pod: Json) -> Iterator[Json]:

@@ -124,3 +124,47 @@ spec:
     assert json.loads(found.stdout)["unsimulated"] == ["EnvoyFilter/patch.default"]
     other = _explain("--from", "details-v1", "http://reviews:9080/", "-f", str(patch), "-o", "json")
     assert json.loads(other.stdout)["unsimulated"] == []
+
+
+DUAL = """
+apiVersion: v1
+kind: Service
+metadata: {name: six}
+spec:
+  clusterIPs: ["10.43.9.9", "fd00:10:43::99"]
+  clusterIP: 10.43.9.9
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: reviews, version: v2}
+  ports: [{name: http, port: 80, targetPort: 9080}, {name: tcp, port: 9000}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alone}
+spec:
+  ipFamilies: [IPv6]
+  selector: {app: reviews, version: v2}
+  ports: [{name: http, port: 80, targetPort: 9080}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "listener", "cluster", "address"),
+    [
+        ("http://[fd00:10:43::99]:80/", "0.0.0.0_80", "outbound|80||six", "10.44."),
+        ("http://[FD00:10:43::99]/", "0.0.0.0_80", "outbound|80||six", "10.44."),
+        ("tcp://[fd00:10:43::99]:9000", "fd00:10:43::99_9000", "outbound|9000||six", "10.44."),
+        ("http://alone/", "0.0.0.0_80", "outbound|80||alone", "fd00:10:44::"),
+        ("tcp://[2001:db8::1]:443", "virtualOutbound", "PassthroughCluster", "2001:db8::1"),
+    ],
+)
+def test_the_way_to_an_ipv6_address_is_found(
+    tmp_path: Path, url: str, listener: str, cluster: str, address: str
+) -> None:
+    (tmp_path / "dual.yaml").write_text(DUAL)
+    found = _from_page(url, "-f", str(tmp_path / "dual.yaml"), "-o", "json")
+    assert found.exit_code == 0, found.output
+    trace = json.loads(found.stdout)["trace"]
+    assert trace["listener"]["name"] == listener
+    (branch,) = trace["branches"]
+    assert branch["cluster"]["name"].startswith(cluster)
+    assert branch["places"][0]["address"].startswith(address)

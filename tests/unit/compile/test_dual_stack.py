@@ -178,3 +178,46 @@ spec:
     listeners = mesh.sees(connect(mesh), LISTENER)
     assert {"0.0.0.0_9080", "::_9080"} <= set(listeners)
     assert "additional_addresses" not in listeners["0.0.0.0_9080"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address", "further"),
+    [
+        ("[::1]:8080", "::1", []),
+        ("[::]:8080", "10.44.0.4", [f"{SIX}4"]),
+        ("127.0.0.1:8080", "127.0.0.1", []),
+    ],
+)
+def test_a_sidecar_names_the_application_in_either_family(
+    mesh: Mesh, endpoint: str, address: str, further: list[str]
+) -> None:
+    mesh.apply(DUAL)
+    mesh.apply(
+        f"""
+kind: Sidecar
+metadata: {{name: ratings}}
+spec:
+  workloadSelector: {{labels: {{app: ratings}}}}
+  ingress: [{{port: {{number: 9080, protocol: HTTP, name: http}}, defaultEndpoint: '{endpoint}'}}]
+"""
+    )
+    cluster = mesh.sees(connect(mesh), CLUSTER)["inbound|9080||"]
+    (group,) = cluster["load_assignment"]["endpoints"]
+    found = group["lb_endpoints"][0]["endpoint"]
+    assert found["address"]["socket_address"]["address"] == address
+    others = found.get("additional_addresses", [])
+    assert [a["address"]["socket_address"]["address"] for a in others] == further
+
+
+def test_without_ipv6_the_loopback_is_called_from_itself(mesh: Mesh) -> None:
+    mesh.apply(SHOP)
+    mesh.apply(
+        """
+kind: Sidecar
+metadata: {name: ratings}
+spec:
+  ingress: [{port: {number: 9080, protocol: HTTP, name: http}, defaultEndpoint: '[::1]:8080'}]
+"""
+    )
+    cluster = mesh.sees(connect(mesh, ipv6=False), CLUSTER)["inbound|9080||"]
+    assert cluster["upstream_bind_config"]["source_address"]["address"] == "::1"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from meltemi.base.keys import ObjectKey
@@ -23,6 +24,21 @@ def connect(mesh: Mesh, **annotations: str) -> str:
     mesh.proxies.set(NODE, node_from_id(NODE, {"app": "ratings"}, metadata))
     mesh.propagate()
     return NODE
+
+
+@pytest.mark.parametrize(("addresses", "also"), [("10.44.0.4", 0), ("10.44.0.4,fd00::4", 1)])
+def test_listeners_that_ask_are_of_the_proxy_s_families(
+    mesh: Mesh, addresses: str, also: int
+) -> None:
+    mesh.apply(SHOP)
+    node = connect(mesh, **{"meltemi.dev/scope": "on-demand"})
+    info = mesh.proxies.items()[node]
+    metadata = {**info.metadata, "INSTANCE_IPS": addresses}
+    mesh.proxies.set(node, msgspec.structs.replace(info, metadata=metadata))
+    mesh.propagate()
+    listeners = mesh.sees(node, LISTENER)
+    for name in ("0.0.0.0_9080", "virtualOutbound"):
+        assert len(listeners[name].get("additional_addresses", ())) == also
 
 
 def ask(mesh: Mesh, *names: str) -> None:

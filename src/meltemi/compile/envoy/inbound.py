@@ -33,7 +33,7 @@ def clusters(kit: Kit, inbound: ir.Inbound, mark: int | None, settings: MeshSett
 def _cluster(kit: Kit, plan: ir.InboundCluster, source: Json, settings: MeshSettings) -> Any:
     body: Json = {}
     if not plan.address.startswith(UNIX):
-        body["upstream_bind_config"] = source | (_EXTRA_SOURCE if plan.ipv6 else {})
+        body["upstream_bind_config"] = source | _of_families(plan)
     if not plan.address:
         body |= {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
     message = kit.from_dict(_CLUSTER, body)
@@ -62,6 +62,16 @@ def _cluster(kit: Kit, plan: ir.InboundCluster, source: Json, settings: MeshSett
     if plan.speaks_http:
         _http(kit, message, tcp, http)
     return message
+
+
+def _of_families(plan: ir.InboundCluster) -> Json:
+    """What else is said of sources: one for each family that the proxy has. Without IPv6 there
+    is still the loopback, which a Sidecar may name."""
+    if plan.ipv6:
+        return _EXTRA_SOURCE
+    if ":" in plan.address:
+        return {"source_address": {"address": "::1", "port_value": 0}}
+    return {}
 
 
 def _http(kit: Kit, message: Any, tcp: TCPSettings, http: HTTPSettings) -> None:
