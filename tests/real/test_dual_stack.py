@@ -9,6 +9,7 @@ import os
 import re
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -192,10 +193,12 @@ def read(mesh: Mesh, *words: str) -> Any:
     return json.loads(mesh.kubectl("get", "-n", "shop", "-o", "json", *words))
 
 
+@cache
 def addresses(mesh: Mesh, pod: str) -> list[str]:
     return [item["ip"] for item in read(mesh, "pod", pod)["status"]["podIPs"]]
 
 
+@cache
 def cluster_ips(mesh: Mesh, service: str) -> list[str]:
     found: list[str] = read(mesh, "svc", service)["spec"]["clusterIPs"]
     return found
@@ -354,15 +357,14 @@ def test_the_way_to_an_ipv6_address_is_explained(shop: Mesh) -> None:
 
 
 async def test_a_second_family_comes_and_goes(shop: Mesh) -> None:
-    def patch(policy: str) -> None:
+    def patched(policy: str) -> Any:
         spec = json.dumps({"spec": {"ipFamilyPolicy": policy}})
-        shop.kubectl("patch", "svc", "-n", "shop", "six", "-p", spec)
+        said = shop.kubectl("patch", "svc", "-n", "shop", "six", "-o", "json", "-p", spec)
+        return json.loads(said)["spec"]["clusterIPs"]
 
-    patch("PreferDualStack")
-    six, four = cluster_ips(shop, "six")
+    six, four = patched("PreferDualStack")
     await until(lambda: looked_up(shop, "six", "a") == [four])
     await until(lambda: not fails(shop, "caller", f"http://{four}/"))
-    patch("SingleStack")
-    assert cluster_ips(shop, "six") == [six]
+    assert patched("SingleStack") == [six]
     slices = ("endpointslices", "-l", "kubernetes.io/service-name=six")
     await until(lambda: len(read(shop, *slices)["items"]) == 1)
