@@ -19,8 +19,10 @@ from meltemi.api.networking import (
     LocalityLoadBalancer,
     TcpKeepalive,
     TrafficPolicy,
+    ZoneAwareLoadBalancer,
 )
 from meltemi.api.validate.destination_rule import client_tls
+from meltemi.api.validate.load_balancer import zone_aware
 from meltemi.api.validate.words import Advice
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Outcome, Problem, Severity
@@ -107,6 +109,7 @@ class MeshConfig(Api, frozen=True):
     default_destination_rule_export_to: tuple[str, ...] = ()
     root_namespace: str = ""
     locality_lb_setting: LocalityLoadBalancer | None = None
+    zone_aware_lb_setting: ZoneAwareLoadBalancer | None = None
     dns_refresh_rate: Duration | None = None
     h2_upgrade_policy: str = "DO_NOT_UPGRADE"
     inbound_cluster_stat_name: str = ""
@@ -226,6 +229,9 @@ def _findings(config: MeshConfig) -> Iterator[tuple[str, str]]:
                 path = f"discoverySelectors[{i}].matchExpressions[{j}].operator"
                 yield path, f"{expression.operator!r} is none of In, NotIn, Exists, DoesNotExist"
     yield from _outside(config.outbound_traffic_policy)
+    if config.zone_aware_lb_setting is not None:
+        found = zone_aware(config.zone_aware_lb_setting, "zoneAwareLbSetting")
+        yield from (finding for finding in found if not isinstance(finding, Advice))
     for name, span in (
         ("connectTimeout", config.connect_timeout),
         ("dnsRefreshRate", config.dns_refresh_rate),

@@ -270,7 +270,10 @@ class Warmup(Api, frozen=True):
 
 class ZoneAwareLoadBalancer(Api, frozen=True):
     enabled: bool | None = None
+    failover: tuple[LocalityFailover, ...] = ()
+    failover_priority: tuple[str, ...] = ()
     min_cluster_size: int = 0
+    """0: Envoy's default, 6."""
 
 
 class LoadBalancer(Api, frozen=True):

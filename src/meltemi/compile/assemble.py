@@ -26,7 +26,7 @@ from meltemi.compile.configuration import Configuration
 from meltemi.compile.east_west import EastWest
 from meltemi.compile.envoy import routes as envoy_routes
 from meltemi.compile.envoy.kit import Kit
-from meltemi.compile.scope import READS_SECRETS, ScopeKey
+from meltemi.compile.scope import PEERS, READS_SECRETS, ScopeKey
 from meltemi.compile.seal import Beyond, HostPieces, Resources
 from meltemi.compile.settings import MESH
 from meltemi.compile.views import RouteVariant, Variant, Views
@@ -66,6 +66,7 @@ class Sealed(NamedTuple):
     outside: View[ScopeKey, Beyond]
     common: View[str, Resources]
     inbound: View[str, Resources]
+    peers: View[str, Resources]
     gateways: View[ScopeKey, Resources]
     secrets: View[ObjectKey, Resources]
     variants: Distinct[Any, Variant]
@@ -103,6 +104,8 @@ class Assembler:
             self._outside(scope)
         for key in changes.get(sealed.inbound, ()):
             self._contribute(key, "inbound", sealed.inbound.get(key) or ())
+        for key in changes.get(sealed.peers, ()):
+            self._contribute(key, "peers", sealed.peers.get(key) or ())
         for scope in changes.get(sealed.gateways, ()):
             found = sealed.gateways.get(scope) or ()
             self._contribute(scope, "gateway", found)
@@ -282,6 +285,8 @@ class Assembler:
         ]
         if READS_SECRETS in scope.traits:
             sets.append(SetKey(SECRET, _secrets_of(scope.namespace)))
+        if PEERS in scope.traits:
+            sets.append(SetKey(ENDPOINT, node))
         if scope.kind == "sidecar":
             sets += [SetKey(CLUSTER, node), SetKey(LISTENER, node)]
         return ProxyView(node, tuple(sets))

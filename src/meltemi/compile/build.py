@@ -115,6 +115,9 @@ def compile_views(
         inbound=graph.derive(
             "sealed inbound", planned.inbounds, sealer.inbound, reads=(proxies, mesh.fields)
         ),
+        peers=graph.derive(
+            "sealed peers", proxies, sealer.peers, reads=(model.workloads, mesh.fields)
+        ),
         gateways=graph.derive(
             "sealed gateways",
             planned.scopes,

@@ -92,6 +92,8 @@ class Cluster(msgspec.Struct, frozen=True):
     sources: tuple[ObjectKey, ...]
     weighs_localities: bool = False
     """A locality gets the share its weight says, however many endpoints it has."""
+    zones: int | None = None
+    """From how many endpoints on Envoy prefers its own zone; 0: never; None: it cannot."""
     credential: str = ""
     """The Secret whose certificates ORIGINATE uses; empty: the policy's files."""
     stat_name: str = ""

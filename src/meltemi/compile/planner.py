@@ -7,8 +7,9 @@ is no second way to a plan.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meltemi.base.keys import ObjectKey, ServicePortKey
+from meltemi.base.keys import ObjectKey, ServicePortKey, WorkloadKey
 from meltemi.base.problems import Problem
+from meltemi.base.resource import NodeInfo
 from meltemi.compile import ir, names
 from meltemi.compile.plan import gateways as plan_gateways
 from meltemi.compile.plan.clusters import Behind, blocks_of, clusters, in_subset, is_original
@@ -31,6 +32,7 @@ from meltemi.model.build import (
     Model,
 )
 from meltemi.model.credential import Credential
+from meltemi.model.endpoint import Endpoint
 from meltemi.model.endpoints import WORKLOAD_BY_NAMESPACE
 from meltemi.model.gateway import INGRESS
 from meltemi.model.hosts import is_visible
@@ -42,6 +44,7 @@ from meltemi.model.route import DEFAULT_RETRY, RouteTable
 from meltemi.model.rules import retry_from_api
 from meltemi.model.service import Protocol, Resolution, Service
 from meltemi.model.tables import table_for
+from meltemi.model.workload import Workload
 
 
 class HostsPlan(NamedTuple):
@@ -103,6 +106,7 @@ class Planner:
             self.settings(fetch),
             client=dict(variant.client),
             secrets=variant.secrets,
+            peers=variant.peers,
         )
 
     def assignments(
@@ -137,10 +141,24 @@ class Planner:
                         if passes
                         else reached(chosen, own, networks, cluster, mutual=_is_mutual(blocks))
                     )
-                wanted = preference(blocks, service.distribution, settings.locality)
+                wanted = preference(blocks, service.distribution, settings)
                 groups = grouped(chosen, wanted, client, settings.cluster)
                 found.append(ir.Assignment(name, groups))
         return tuple(found)
+
+    def peers(self, fetch: Fetch, node: NodeInfo) -> ir.Assignment:
+        """The proxies of the workload that a proxy belongs to, by where they run."""
+        own = fetch.get(self._model.workloads, WorkloadKey(node.namespace, node.name))
+        name = own.name if own is not None else node.name
+        found: dict[str, list[Endpoint]] = {}
+        for pod in fetch.by(self._model.workloads, WORKLOAD_BY_NAMESPACE, node.namespace):
+            if pod.name == name and pod.ready and pod.address:
+                found.setdefault(pod.locality, []).append(_peer(pod))
+        groups = (
+            ir.EndpointGroup(place, 0, len(found[place]), tuple(found[place]))
+            for place in sorted(found)
+        )
+        return ir.Assignment(names.LOCAL_CLUSTER, tuple(groups))
 
     def hosts(self, fetch: Fetch, variant: RouteVariant) -> HostsPlan:
         """The virtual hosts of a service, one for each port that may carry HTTP."""
@@ -269,6 +287,24 @@ class Planner:
             if labels <= pod.labels.items() and name in pod.container_ports:
                 return pod.container_ports[name]
         return 0
+
+
+def _peer(workload: Workload) -> Endpoint:
+    """Nobody connects to it: only its locality counts."""
+    return Endpoint(
+        address=workload.address,
+        port=names.INBOUND_PORT,
+        ready=True,
+        labels={},
+        mtls=False,
+        identity=None,
+        workload="",
+        namespace="",
+        app="",
+        version="",
+        canonical_service="",
+        canonical_revision="",
+    )
 
 
 def _is_mutual(blocks: Blocks) -> bool:

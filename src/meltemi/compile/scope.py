@@ -48,6 +48,8 @@ class ScopeKey(msgspec.Struct, frozen=True, order=True, cache_hash=True):
 
 READS_SECRETS = "reads-secrets"
 """The account of the proxy may read the Secrets of its namespace."""
+PEERS = "peers"
+"""The proxies know their peers (ISTIO_META_ENABLE_SELF_DISCOVERY), and may so prefer their zone."""
 ON_DEMAND = "on-demand"
 """The proxies learn what they use: `sidecar` is the workload's learned scope."""
 IPV6 = "ipv6"
@@ -105,7 +107,11 @@ def scope_of(
         labels = tuple(sorted(node.labels.items()))
         return ScopeKey("router", node.namespace, labels, tuple(_traits(node)), asked)
     labels = tuple(sorted((k, v) for k, v in node.labels.items() if k in telling))
-    own = ((READS_SECRETS, node.reads_secrets), (IPV6, node.has_ipv6))
+    own = (
+        (READS_SECRETS, node.reads_secrets),
+        (IPV6, node.has_ipv6),
+        (PEERS, knows_peers(node)),
+    )
     traits = tuple(trait for trait, holds in own if holds)
     scope = ScopeKey("sidecar", node.namespace, labels, traits, asked)
     return scope if sidecar is None else msgspec.structs.replace(scope, sidecar=sidecar.source)
@@ -118,10 +124,17 @@ def _traits(node: NodeInfo) -> Iterator[str]:
         yield UNPRIVILEGED
     if node.has_ipv6:
         yield IPV6
+    if knows_peers(node):
+        yield PEERS
     config = node.metadata.get("PROXY_CONFIG")
     topology = config.get("gatewayTopology") if isinstance(config, dict) else None
     if topology:
         yield _TOPOLOGY + msgspec.json.encode(topology, order="sorted").decode()
+
+
+def knows_peers(node: NodeInfo) -> bool:
+    """Whether a proxy has a cluster of its peers."""
+    return str(node.metadata.get("ENABLE_SELF_DISCOVERY", "")).lower() == "true"
 
 
 def labels_of_table(table: RouteTable) -> frozenset[str]:

@@ -28,7 +28,7 @@ from meltemi.compile.plan.hosts import fallback_host
 from meltemi.compile.plan.listeners import asking_listener, virtual_outbound
 from meltemi.compile.plan.outside import Outside, dynamic_cluster
 from meltemi.compile.planner import Planner
-from meltemi.compile.scope import ScopeKey
+from meltemi.compile.scope import ScopeKey, knows_peers
 from meltemi.compile.settings import MeshSettings
 from meltemi.compile.views import RouteVariant, Variant
 from meltemi.compile.visibility import Orphan
@@ -172,6 +172,14 @@ class Sealer:
             built.append(envoy_clusters.cluster(self._kit, plan, settings))
         sealed = [_seal(CLUSTER, message.name, message) for message in built]
         return {key: Outcome(tuple(sealed))}
+
+    def peers(self, fetch: Fetch, key: str, node: NodeInfo) -> Mapping[str, Outcome[Resources]]:
+        """What a proxy knows of its peers, if it wants to."""
+        if not knows_peers(node):
+            return {}
+        plan = self._planner.peers(fetch, node)
+        message = envoy_endpoints.assignment(self._kit, plan, self._settings(fetch))
+        return {key: Outcome((_seal(ENDPOINT, plan.cluster, message),))}
 
     def inbound(self, fetch: Fetch, key: str, plan: ir.Inbound) -> Mapping[str, Outcome[Resources]]:
         """A proxy's own listener and the clusters behind it."""

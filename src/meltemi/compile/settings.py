@@ -14,6 +14,7 @@ from meltemi.api.networking import (
     LocalityLoadBalancer,
     TcpKeepalive,
     TrafficPolicy,
+    ZoneAwareLoadBalancer,
 )
 from meltemi.base.keys import ObjectKey
 from meltemi.base.problems import Code, Outcome, Problem, Severity
@@ -76,6 +77,7 @@ class MeshSettings(msgspec.Struct, frozen=True):
     default_retry: HTTPRetry | None = None
     default_policy: TrafficPolicy | None = None
     locality: LocalityLoadBalancer | None = None
+    zones: ZoneAwareLoadBalancer | None = None
     mesh_tls: TLSConfig = TLSConfig()
     tls_defaults: TLSConfig = TLSConfig()
     ingress_class: str = "istio"
@@ -111,6 +113,7 @@ def settings_from_config(config: MeshConfig | None, base: MeshSettings) -> MeshS
         default_retry=config.default_http_retry_policy,
         default_policy=config.default_traffic_policy,
         locality=config.locality_lb_setting,
+        zones=config.zone_aware_lb_setting,
         mesh_tls=config.mesh_mtls,
         tls_defaults=config.tls_defaults,
         ingress_class=config.ingress_class,

@@ -23,6 +23,7 @@ from meltemi.compile.plan.locality import asked_of_clients
 from meltemi.compile.plan.secrets import secrets_in
 from meltemi.compile.scope import (
     ON_DEMAND,
+    PEERS,
     ScopeKey,
     labels_of_policy,
     labels_of_table,
@@ -74,6 +75,8 @@ class Variant(NamedTuple):
     """The clients' labels by which endpoints are preferred; ordered."""
     secrets: bool = False
     """The clients use the Secrets that the policy names."""
+    peers: bool = False
+    """The clients know their peers."""
 
 
 class RouteVariant(NamedTuple):
@@ -383,7 +386,7 @@ class _Chooser:
         asked = found.asks[place]
         known = {**dict(scope.labels), **dict(scope.place)} if asked else {}
         client = tuple(sorted((k, v) for k, v in known.items() if k in asked))
-        return {pair: Outcome(Variant(pair.host, policy, client, secrets))}
+        return {pair: Outcome(Variant(pair.host, policy, client, secrets, PEERS in scope.traits))}
 
     def _policy(
         self, fetch: Fetch, pair: Pair, policies: Sequence[tuple[PolicyKey, DestinationPolicy]]

@@ -16,7 +16,7 @@ from meltemi.proxy.listeners import (
     static_clusters,
     static_listeners,
 )
-from meltemi.proxy.node import JsonObject, node
+from meltemi.proxy.node import JsonObject, knows_peers, node
 from meltemi.proxy.spec import (
     CERTIFICATE,
     LONGEST_SOCKET_PATH,
@@ -48,7 +48,12 @@ def bootstrap(spec: ProxySpec) -> JsonObject:
         "dynamic_resources": _dynamic_resources(),
         "static_resources": {
             "listeners": static_listeners(spec, app),
-            "clusters": [*static_clusters(spec, app), _sds_cluster(spec), _xds_cluster(spec)],
+            "clusters": [
+                *static_clusters(spec, app),
+                _sds_cluster(spec),
+                _xds_cluster(spec),
+                *_local_clusters(spec),
+            ],
         },
         "stats_config": stats_config(spec),
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
@@ -95,6 +100,7 @@ def _merged(base: JsonObject, patch: JsonObject) -> JsonObject:
 
 
 _PATCHES = "MELTEMI_BOOTSTRAP_PATCHES"
+_LOCAL_CLUSTER = "local_cluster"
 
 
 _RUNTIME: JsonObject = {
@@ -121,8 +127,10 @@ def _dynamic_resources() -> JsonObject:
 
 
 def _cluster_manager(spec: ProxySpec) -> JsonObject:
-    """The mark by which capture rules know Envoy's own sockets."""
+    """The mark by which capture rules know Envoy's own sockets; the cluster of its peers."""
     manager: JsonObject = {}
+    if knows_peers(spec):
+        manager["local_cluster_name"] = _LOCAL_CLUSTER
     if spec.socket_mark is not None:
         mark = {
             "description": "meltemi",
@@ -133,6 +141,20 @@ def _cluster_manager(spec: ProxySpec) -> JsonObject:
         }
         manager["upstream_bind_config"] = {"socket_options": [mark]}
     return manager
+
+
+def _local_clusters(spec: ProxySpec) -> list[JsonObject]:
+    """The proxy's peers, by which Envoy prefers its own zone without overloading it."""
+    if not knows_peers(spec):
+        return []
+    source = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s"}
+    return [
+        {
+            "name": _LOCAL_CLUSTER,
+            "type": "EDS",
+            "eds_cluster_config": {"eds_config": source, "service_name": _LOCAL_CLUSTER},
+        }
+    ]
 
 
 def _sds_cluster(spec: ProxySpec) -> JsonObject:

@@ -32,9 +32,34 @@ def node(spec: ProxySpec) -> JsonObject:
     return {
         "id": node_id(spec),
         "cluster": f"{app}.{spec.namespace}",
-        "locality": {},
+        "locality": locality(spec),
         "metadata": metadata(spec),
     }
+
+
+def knows_peers(spec: ProxySpec) -> bool:
+    """Whether the proxy has a cluster of its peers, as zone-aware load balancing needs."""
+    return spec.env.get("ISTIO_META_ENABLE_SELF_DISCOVERY", "").lower() == "true"
+
+
+def locality(spec: ProxySpec) -> JsonObject:
+    """Where the pod runs, as its labels say. Only who knows its peers needs it."""
+    labels = spec.labels
+    if not knows_peers(spec):
+        return {}
+    declared = labels.get("istio-locality", "")
+    parts = declared.split("/" if "/" in declared else ".") if declared else []
+    if not declared:
+        parts = [labels.get(name, "") for name in _PLACE]
+    names = ("region", "zone", "sub_zone")
+    return {name: part for name, part in zip(names, parts, strict=False) if part}
+
+
+_PLACE = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+)
 
 
 def metadata(spec: ProxySpec) -> JsonObject:

@@ -67,8 +67,11 @@ class Lab:
         identities: Iterable[Identity],
         *,
         hosts: Sequence[str] = (),
+        place: str = "",
     ) -> None:
-        """`hosts`: names that the echo server's certificate has beside the identities."""
+        """`hosts`: names that the echo server's certificate has beside the identities. `place`:
+        the Envoys' locality; they then know their peers."""
+        self._place = place
         self._directory = directory
         self.roots = directory / "roots.crt"
         """Who signed that certificate."""
@@ -318,13 +321,13 @@ class Lab:
             ip="10.44.255.1",
             node_name="",
             service_account=role,
-            labels={},
+            labels={"istio-locality": self._place},
             annotations={
                 "sidecar.istio.io/logLevel": "error",
                 "sidecar.istio.io/statsInclusionPrefixes": "cluster,vhost,http,tcp,mongo,listener",
             },
             workload=role,
-            env={},
+            env={"ISTIO_META_ENABLE_SELF_DISCOVERY": "true"} if self._place else {},
             directory=str(directory),
             xds_target=f"unix:{self._directory / 'ads.sock'}",
             token=Redacted(b""),

@@ -215,6 +215,14 @@ POLICIES = [
         "portLevelSettings: [{port: {number: 1}}, {port: {number: 1}}]",
         "portLevelSettings[1].port.number",
     ),
+    (
+        "loadBalancer: {zoneAwareLbSetting: {minClusterSize: -1}}",
+        "loadBalancer.zoneAwareLbSetting.minClusterSize",
+    ),
+    (
+        "loadBalancer: {zoneAwareLbSetting: {failoverPriority: [topology.kubernetes.io/zone]}}",
+        "loadBalancer.zoneAwareLbSetting.failoverPriority[0]",
+    ),
     ("{}", ""),
 ]
 
@@ -229,7 +237,6 @@ def test_what_a_destination_rule_may_not_say(policy: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("policy", "path"),
     [
-        ("loadBalancer: {zoneAwareLbSetting: {enabled: true}}", "loadBalancer.zoneAwareLbSetting"),
         (
             "loadBalancer: {simple: RANDOM, warmupDurationSecs: 1s}",
             "loadBalancer.warmupDurationSecs",

@@ -318,4 +318,4 @@ def test_an_endpoint_that_flaps_recompiles_endpoints_alone(mesh: Mesh) -> None:
 def test_an_object_of_no_proxy_recompiles_nothing(mesh: Mesh) -> None:
     many(mesh)
     ran = changed(mesh, "kind: ConfigMap\nmetadata: {name: x}\ndata: {a: b}\n")
-    assert set(ran) <= {"ConfigMap", "mesh config", "scoping of the mesh"}
+    assert set(ran) <= {"ConfigMap", "mesh config", "mesh networks", "scoping of the mesh"}

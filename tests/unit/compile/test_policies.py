@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -493,3 +494,59 @@ def test_a_node_says_where_its_pods_are(mesh: Mesh, spread: str) -> None:
     mesh.propagate()
     groups = mesh.sees(spread, ENDPOINT)[NAME]["endpoints"]
     assert {"region": "r9", "zone": "z9"} in [g.get("locality") for g in groups]
+
+
+ZONES = "zoneAwareLbSetting"
+
+
+def test_zones_come_after_labels_and_regions(mesh: Mesh, spread: str) -> None:
+    """Regions make priorities, even without outlier detection; zones are Envoy's."""
+    mesh.apply(rule(f"loadBalancer: {{{ZONES}: {{enabled: true}}}}"))
+    assert {a: p for a, (p, _) in priorities(mesh, spread).items()} == {NEAR: 0, NEXT: 0, FAR: 1}
+    mesh.apply(rule(f"loadBalancer: {{{ZONES}: {{failoverPriority: [version=v2]}}}}"))
+    assert {a: p for a, (p, _) in priorities(mesh, spread).items()} == {NEAR: 1, NEXT: 1, FAR: 0}
+    mesh.apply(rule(f"loadBalancer: {{{ZONES}: {{enabled: false}}}}"))
+    assert {a: p for a, (p, _) in priorities(mesh, spread).items()} == dict.fromkeys(PLACES, 0)
+    mesh.graph.verify()
+
+
+def test_only_who_knows_its_peers_is_told_of_zones(mesh: Mesh, spread: str) -> None:
+    def told() -> Any:
+        return at(mesh.sees(spread, CLUSTER)[NAME], "common_lb_config/zone_aware_lb_config")
+
+    mesh.apply(rule(f"loadBalancer: {{{ZONES}: {{minClusterSize: 3}}}}"))
+    assert told() is None
+    assert "local_cluster" not in mesh.sees(spread, ENDPOINT)
+    node = mesh.proxies.get(spread)
+    assert node is not None
+    metadata = {**node.metadata, "ENABLE_SELF_DISCOVERY": "true"}
+    mesh.proxies.set(spread, msgspec.structs.replace(node, metadata=metadata))
+    mesh.propagate()
+    assert told() == {"routing_enabled": {"value": 100}, "min_cluster_size": "3"}
+    (group,) = mesh.sees(spread, ENDPOINT)["local_cluster"]["endpoints"]
+    assert group["locality"] == {"region": "r1", "zone": "z1", "sub_zone": "s1"}
+    mesh.drop("DestinationRule", "reviews")
+    assert told() == {"routing_enabled": {}}
+    mesh.graph.verify()
+
+
+def test_the_mesh_may_prefer_zones(mesh: Mesh, spread: str) -> None:
+    """Where the rule says nothing of localities."""
+
+    def said(text: str) -> None:
+        body = {"mesh": text}
+        meta = {"name": "istio", "namespace": "istio-system"}
+        mesh.put({"kind": "ConfigMap", "metadata": meta, "data": body})
+        mesh.propagate()
+
+    regions = {NEAR: 0, NEXT: 0, FAR: 1}
+    for setting in ("enabled: true", "minClusterSize: 3", "failover: [{from: r1, to: r2}]"):
+        said(f"{ZONES}: {{{setting}}}")
+        assert {a: p for a, (p, _) in priorities(mesh, spread).items()} == regions
+    mesh.apply(rule(OUTLIER + "loadBalancer: {localityLbSetting: {enabled: true}}"))
+    assert {a: p for a, (p, _) in priorities(mesh, spread).items()} == {NEAR: 0, NEXT: 1, FAR: 2}
+    mesh.drop("DestinationRule", "reviews")
+    said(f"{ZONES}: {{failoverPriority: [topology.kubernetes.io/zone], minClusterSize: -1}}")
+    found = {p.path for p in mesh.graph.problems() if p.code is Code.BAD_VALUE}
+    path = f"data.mesh.{ZONES}"
+    assert found == {f"{path}.minClusterSize", f"{path}.failoverPriority[0]"}

@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from meltemi.api import networking as net
 from meltemi.api.validate import headers, words
@@ -18,6 +18,13 @@ _LARGEST_TABLE = 5_000_011
 _LOCALITY = re.compile(r"[^/*]+(?:/[^/*]+){0,2}(?:/\*)?|\*")
 
 
+_PLACE = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+)
+
+
 def load_balancer(balancer: net.LoadBalancer, path: str) -> Iterator[Finding]:
     yield from words.choice(balancer.simple, f"{path}.simple", _BALANCERS)
     if balancer.simple is not None and balancer.consistent_hash is not None:
@@ -27,11 +34,7 @@ def load_balancer(balancer: net.LoadBalancer, path: str) -> Iterator[Finding]:
     if balancer.locality_lb_setting is not None:
         yield from locality(balancer.locality_lb_setting, f"{path}.localityLbSetting")
     if balancer.zone_aware_lb_setting is not None:
-        yield Advice(
-            f"{path}.zoneAwareLbSetting",
-            "zone-aware routing needs a cluster of the proxy's own peers, which proxies here do "
-            "not have: use localityLbSetting, or the Service's trafficDistribution",
-        )
+        yield from zone_aware(balancer.zone_aware_lb_setting, f"{path}.zoneAwareLbSetting")
     yield from _warmup(balancer, path)
 
 
@@ -120,17 +123,34 @@ def locality(setting: net.LocalityLoadBalancer, path: str) -> Iterator[Finding]:
         yield f"{path}.{given[1]}", f"{' and '.join(given)} exclude each other: keep one of them"
     for i, share in enumerate(setting.distribute):
         yield from _distribute(share, f"{path}.distribute[{i}]")
-    for i, failover in enumerate(setting.failover):
+    yield from _failover(setting.failover, setting.failover_priority, path)
+
+
+def zone_aware(setting: net.ZoneAwareLoadBalancer, path: str) -> Iterator[Finding]:
+    """A rule's, or the mesh's. Regions, zones and subzones are its own business."""
+    if setting.min_cluster_size < 0:
+        yield f"{path}.minClusterSize", "must not be negative"
+    yield from _failover(setting.failover, setting.failover_priority, path)
+    for i, label in enumerate(setting.failover_priority):
+        if label.partition("=")[0] in _PLACE:
+            where = f"{path}.failoverPriority[{i}]"
+            yield where, "regions and zones are preferred anyway: remove it"
+
+
+def _failover(
+    failovers: Sequence[net.LocalityFailover], labels: Sequence[str], path: str
+) -> Iterator[Finding]:
+    for i, failover in enumerate(failovers):
         where = f"{path}.failover[{i}]"
         for name, region in (("from", failover.from_), ("to", failover.to)):
             if not region or "*" in region or "/" in region:
                 yield f"{where}.{name}", "name a region, without zones and wildcards"
         if failover.from_ == failover.to:
             yield f"{where}.to", "failing over to the same region changes nothing"
-    for i, label in enumerate(setting.failover_priority):
+    for i, label in enumerate(labels):
         key, _, value = label.partition("=")
         yield from words.labels({key: value}, f"{path}.failoverPriority[{i}]")
-        if label in setting.failover_priority[:i]:
+        if label in labels[:i]:
             yield f"{path}.failoverPriority[{i}]", f"{label!r} is there twice: remove one"
 
 

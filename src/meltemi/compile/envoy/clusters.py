@@ -66,6 +66,12 @@ def _discovery(kit: Kit, message: Any, plan: ir.Cluster, settings: MeshSettings)
             message.load_assignment.CopyFrom(assignment(kit, found, settings))
     wanted = plan.blocks.load_balancer or LoadBalancer()
     balancer(message, wanted, weighs_localities=plan.weighs_localities)
+    if plan.zones is not None and not plan.weighs_localities:
+        # A proxy that knows its peers would prefer its zone for every cluster.
+        zones = message.common_lb_config.zone_aware_lb_config
+        zones.routing_enabled.value = 100 if plan.zones else 0
+        if plan.zones:
+            zones.min_cluster_size.value = plan.zones
 
 
 def _expects_the_host(plan: ir.Cluster) -> bool:

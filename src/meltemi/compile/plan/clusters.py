@@ -49,12 +49,13 @@ def clusters(
     *,
     client: Mapping[str, str],
     secrets: bool,
+    peers: bool = False,
 ) -> tuple[ir.Cluster, ...]:
     """One cluster for each port, and for each subset of it; none for an alias. `secrets`: the
-    clients may use the Secrets that the policy names."""
+    clients may use the Secrets that the policy names; `peers`: they know their peers."""
     if service.resolution is Resolution.ALIAS:
         return ()
-    maker = _Maker(service, policy, settings, client, secrets)
+    maker = _Maker(service, policy, settings, client, secrets, peers)
     subsets = (None, *policy.subsets) if policy else (None,)
     return tuple(
         maker.cluster(port, subset, behind[port.number])
@@ -82,13 +83,14 @@ class _Maker(NamedTuple):
     settings: MeshSettings
     client: Mapping[str, str]
     secrets: bool
+    peers: bool
 
     def cluster(self, port: Port, subset: SubsetPolicy | None, behind: Behind) -> ir.Cluster:
         service, settings = self.service, self.settings
         blocks = _with_names(blocks_of(self.policy, port.number, subset, settings), service)
         named = tuple(e for e in behind.named if in_subset(e, subset))
         discovery = self._discovery(blocks, named)
-        wanted = preference(blocks, service.distribution, settings.locality)
+        wanted = preference(blocks, service.distribution, settings)
         if discovery is ir.Discovery.DNS_ONE:
             # Envoy insists on exactly one endpoint, so there is nothing to prefer.
             named, wanted = named[:1], None
@@ -107,6 +109,7 @@ class _Maker(NamedTuple):
             blocks=blocks,
             sources=(service.source, *(self.policy.sources if self.policy else ())),
             weighs_localities=bool(wanted and wanted.shares),
+            zones=(wanted.least if wanted is not None else 0) if self.peers else None,
             credential=blocks.tls.credential_name if blocks.tls else "",
             stat_name=names.stat_name(
                 settings.outbound_stat_name,

@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from meltemi.api.networking import LocalityDistribute, LocalityFailover, LocalityLoadBalancer
+from meltemi.api.networking import (
+    LocalityDistribute,
+    LocalityFailover,
+    LocalityLoadBalancer,
+    ZoneAwareLoadBalancer,
+)
 from meltemi.compile import ir
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.endpoint import Endpoint
@@ -17,6 +22,7 @@ from meltemi.model.policy import Blocks, DestinationPolicy
 
 Topology = Mapping[str, str]
 
+_LEAST = 6
 _CLOSE = (NETWORK, REGION, ZONE, SUBZONE)
 _DISTRIBUTIONS = {
     "PreferClose": _CLOSE,
@@ -26,31 +32,40 @@ _DISTRIBUTIONS = {
 
 
 class Preference(msgspec.Struct, frozen=True):
-    """What decides for one cluster. At most one field is set; none: nearest first."""
+    """What decides for one cluster: shares, or what to fail over to; nothing: nearest first."""
 
     shares: tuple[LocalityDistribute, ...] = ()
     failover: tuple[LocalityFailover, ...] = ()
     labels: tuple[str, ...] = ()
     """`label` the client shares with an endpoint, or `label=value`; most significant first."""
+    least: int = 0
+    """Envoy itself prefers the client's zone within its region, from so many endpoints on."""
 
     @property
     def asks(self) -> frozenset[str]:
         """The client's labels that matter."""
         keys = {label for label in self.labels if "=" not in label}
-        return frozenset(keys) if self.labels else frozenset(PLACE)
+        if self.least:
+            keys.add(REGION)
+        return frozenset(keys) if self.labels or self.least else frozenset(PLACE)
 
 
-def preference(
-    blocks: Blocks, distribution: str, mesh: LocalityLoadBalancer | None
-) -> Preference | None:
-    """The setting in force: the rule's, else the Service's trafficDistribution, else the mesh's.
-    None: endpoints are alike. Failover without outlier detection has nothing to go by."""
+def preference(blocks: Blocks, distribution: str, mesh: MeshSettings) -> Preference | None:
+    """The setting in force: the rule's, else the Service's trafficDistribution, else the mesh's;
+    of two beside each other the zone-aware one. None: endpoints are alike. Failover without
+    outlier detection has nothing to go by."""
     balancer = blocks.load_balancer
+    zones = _zones(balancer.zone_aware_lb_setting if balancer is not None else None)
+    if zones is not None:
+        return zones
     setting = balancer.locality_lb_setting if balancer is not None else None
     if setting is None:
         if distribution in _DISTRIBUTIONS:
             return Preference(labels=_DISTRIBUTIONS[distribution])
-        setting = mesh or LocalityLoadBalancer()
+        zones = _zones(mesh.zones)
+        if zones is not None:
+            return zones
+        setting = mesh.locality or LocalityLoadBalancer()
     if setting.enabled is False:
         return None
     if setting.distribute:
@@ -58,6 +73,13 @@ def preference(
     if blocks.outlier_detection is None:
         return None
     return Preference(failover=setting.failover, labels=setting.failover_priority)
+
+
+def _zones(setting: ZoneAwareLoadBalancer | None) -> Preference | None:
+    if setting is None or setting.enabled is False:
+        return None
+    least = setting.min_cluster_size or _LEAST
+    return Preference(failover=setting.failover, labels=setting.failover_priority, least=least)
 
 
 def asked_of_clients(
@@ -69,7 +91,7 @@ def asked_of_clients(
     asked: set[str] = set()
     for balancer in (None, *(level.load_balancer for level in levels)):
         blocks = Blocks(load_balancer=balancer, outlier_detection=outlier)
-        found = preference(blocks.over(settings.default_policy), distribution, settings.locality)
+        found = preference(blocks.over(settings.default_policy), distribution, settings)
         asked |= found.asks if found is not None else frozenset()
     return frozenset(asked)
 
@@ -84,6 +106,8 @@ def grouped(
         return _groups(listed, lambda _e: 0)
     if wanted.shares:
         return _distributed(_groups(listed, lambda _e: 0), wanted.shares, client)
+    if wanted.least:
+        return _groups(listed, lambda e: _by_region(e, wanted, client, cluster))
     if wanted.labels:
         return _groups(listed, lambda e: _by_labels(e, wanted.labels, client, cluster))
     return _groups(listed, lambda e: _by_distance(e, wanted.failover, client))
@@ -132,6 +156,17 @@ def _by_distance(endpoint: Endpoint, failover: Sequence[LocalityFailover], clien
             return distance
     rule = next((f for f in failover if f.from_ == here[0]), None)
     return 3 if rule is None or rule.to == there[0] else 4
+
+
+def _by_region(endpoint: Endpoint, wanted: Preference, client: Topology, cluster: str) -> int:
+    """By the labels, and among those alike the client's own region, then where it fails over to;
+    zones are Envoy's."""
+    here, there = client.get(REGION, ""), endpoint.locality.partition("/")[0]
+    rule = next((f for f in wanted.failover if f.from_ == here), None)
+    rank = 2 if rule is not None and rule.to != there else 1
+    if not here or there == here:
+        rank = 0
+    return _by_labels(endpoint, wanted.labels, client, cluster) * 3 + rank
 
 
 def _by_labels(endpoint: Endpoint, labels: Sequence[str], client: Topology, cluster: str) -> int:
