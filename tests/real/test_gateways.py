@@ -462,7 +462,7 @@ async def test_another_network_is_reached_through_its_gateway(mesh: Mesh) -> Non
         claimed = headers["x-forwarded-client-cert"]
         assert "URI=spiffe://cluster.local/ns/default/sa/default" in claimed
         mesh.kubectl("delete", "pod", "crossing")
-        ask = ("exec", "caller", "-c", "curl", "--", "curl", "-s", "-f", "-m", "3")
+        ask = ("exec", "caller", "-c", "curl", "--", "curl", "-s", "-f", "-m", "1")
         await until(lambda: mesh.result("kubectl", *ask, "http://distant/").returncode != 0)
     finally:
         mesh.kubectl("delete", "configmap", "istio", "-n", "istio-system")

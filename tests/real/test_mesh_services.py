@@ -489,10 +489,10 @@ def test_certificates_of_a_mounted_secret_are_watched(shop: Shop) -> None:
 class Member:
     """A command that `meltemi workload` runs."""
 
-    def __init__(self, mesh: Mesh, output: Path, *command: str) -> None:
+    def __init__(self, mesh: Mesh, output: Path, *command: str, group: str = "vm") -> None:
         program = str(Path(sys.executable).parent / "meltemi")
         self._output = output
-        argv = (program, "workload", "run", "--group", "vm", "-n", "shop")
+        argv = (program, "workload", "run", "--group", group, "-n", "shop")
         with output.open("wb") as said:
             self.process = subprocess.Popen(
                 (*argv, "--data", str(mesh.data), "--", *command),
@@ -536,6 +536,37 @@ def test_a_command_of_the_machine_joins_the_mesh(shop: Shop, tmp_path: Path) -> 
         server.process.terminate()
         server.process.wait(30)
     assert mesh.kubectl("get", "workloadentry", "-n", "shop", "-o", "name").split() == []
+
+
+VAULT = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: vault, namespace: shop}
+spec:
+  metadata: {labels: {app: vault, guarded: "yes"}}
+  template: {serviceAccount: trusted, ports: {http: 8080}}
+  probe: {periodSeconds: 1, tcpSocket: {port: 8080}}
+"""
+
+
+def test_a_member_may_show_a_secret_of_its_account(shop: Shop, tmp_path: Path) -> None:
+    authority = certificates.Authority()
+    signed = authority.sign("guarded.example.com", "vault.example.com")
+    shop.mesh.apply(certificates.tls_secret("guarded", signed, namespace="shop"))
+    shop.mesh.apply(GUARDED + "---" + VAULT, "sidecar/guarded.shop")
+    code = "import http.server as h; h.HTTPServer(('', 8080), h.SimpleHTTPRequestHandler)"
+    serve = ("python3", "-c", f"{code}.serve_forever()")
+    server = Member(shop.mesh, tmp_path / "vault", *serve, group="vault")
+    try:
+        server.joined()
+        shop.mesh.kubectl("wait", "-n", "shop", "workloadentry", "--all", "--timeout=60s",
+                          "--for=condition=Healthy")  # fmt: skip
+        address = server.said().partition("joined the mesh: ")[2].split()[0]
+        until_shown(address, authority, "vault")
+    finally:
+        server.process.terminate()
+        server.process.wait(30)
+        shop.mesh.kubectl("delete", "sidecar", "guarded", "-n", "shop")
 
 
 def test_a_killed_member_is_forgotten(shop: Shop, tmp_path: Path) -> None:

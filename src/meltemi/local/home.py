@@ -5,6 +5,11 @@ from pathlib import Path
 
 import msgspec
 
+from meltemi.proxy.upstream import Target
+
+SECRETS = Target("127.0.0.1", 15012)
+"""Where the control plane hands out Secrets, to agents that prove whose they are."""
+
 
 class Ports(msgspec.Struct, frozen=True):
     """The published ports on 127.0.0.1."""

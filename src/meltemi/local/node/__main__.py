@@ -22,7 +22,7 @@ from meltemi.kube.informer import Event, Informer
 from meltemi.kube.kubeconfig import Access, access_from_file
 from meltemi.kube.paths import Selection
 from meltemi.local import controllers
-from meltemi.local.home import Home
+from meltemi.local.home import SECRETS, Home
 from meltemi.local.images.store import ImageStore
 from meltemi.local.images.table import BadTable, Table, table_of
 from meltemi.local.node import api_access, cgroups, names, publish, register, vips
@@ -42,12 +42,10 @@ from meltemi.local.node.services import ServiceTable
 from meltemi.local.node.spawn import Spawner
 from meltemi.local.porter import Porter
 from meltemi.proxy.agent import Agent
-from meltemi.proxy.upstream import Target
 
 log = logging.getLogger("meltemi.local.node")
 
 NODE = "meltemi"
-_CONTROL_PLANE = Target("127.0.0.1", 15012)
 _QUIET = 0.01
 _POLL = 0.02
 
@@ -86,7 +84,7 @@ async def run(options: Options) -> None:
             Client(await _access(home.kubeconfig), user_agent="meltemi-node")
         )
         agent = await stack.enter_async_context(
-            Agent(ca_target=f"unix:{home.xds_socket}", clock=clock, secrets_target=_CONTROL_PLANE)
+            Agent(ca_target=f"unix:{home.xds_socket}", clock=clock, secrets_target=SECRETS)
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         groups = cgroups.find(home.root)

@@ -24,7 +24,7 @@ from meltemi.kube.client import Client
 from meltemi.kube.errors import KubeError, NotFound
 from meltemi.kube.kubeconfig import access_from_file
 from meltemi.kube.writer import ensure
-from meltemi.local.home import Home
+from meltemi.local.home import SECRETS, Home
 from meltemi.local.node.machine import PROXY_USER
 from meltemi.local.node.members import Member
 from meltemi.local.workload import network
@@ -92,7 +92,7 @@ async def run(home: Home, wanted: Wanted) -> int:
         place = await network.connect()
         stack.push_async_callback(network.disconnect, place)
         agent = await stack.enter_async_context(
-            Agent(ca_target=f"unix:{home.xds_socket}", clock=clock)
+            Agent(ca_target=f"unix:{home.xds_socket}", clock=clock, secrets_target=SECRETS)
         )
         name = wanted.name or entry_name(wanted.group, place.address)
         joined = _Joined(home, client, agent, group, place, name)
