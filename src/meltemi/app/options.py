@@ -1,6 +1,7 @@
 """What the control plane is told at start: everything it knows besides the API's objects."""
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -32,3 +33,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     trust_domain: str = "cluster.local"
     cluster: str = "Kubernetes"
     certificate_lifetime: datetime.timedelta = datetime.timedelta(hours=24)
+
+
+def cache_dir(environment: Mapping[str, str]) -> Path:
+    """Where a user's caches are, by the rule of the XDG base directories."""
+    home = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "meltemi"
+
+
+def options_from_json(text: str, environment: Mapping[str, str]) -> Options:
+    """Options as another process of ours writes them. Raises msgspec.ValidationError."""
+    given = {"cache_dir": str(cache_dir(environment)), **msgspec.json.decode(text)}
+    return msgspec.convert(given, Options, dec_hook=lambda kind, value: kind(value))

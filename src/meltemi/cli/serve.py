@@ -13,8 +13,6 @@ def serve(
         Path | None, typer.Option(help="The API to serve; default: the cluster this runs in.")
     ] = None,
     run_dir: Annotated[Path, typer.Option(help="Where unix sockets go.")] = Path("/run/meltemi"),
-    xds_socket: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    console_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     console_port: Annotated[int, typer.Option(help="The console's port.")] = 20001,
     host: Annotated[str, typer.Option(help="The address the ports listen on.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="xDS and CA over mutual TLS.")] = 15012,
@@ -29,17 +27,15 @@ def serve(
 
     Example: meltemi serve --kubeconfig ~/.kube/config
     """
-    from meltemi.app.options import Options
+    from meltemi.app.options import Options, cache_dir
     from meltemi.app.serve import run
 
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     run(
         Options(
             kubeconfig=kubeconfig,
             run_dir=run_dir,
-            xds_socket=xds_socket or run_dir / "xds.sock",
-            cache_dir=Path(cache) / "meltemi",
-            console_fd=console_fd,
+            xds_socket=run_dir / "xds.sock",
+            cache_dir=cache_dir(os.environ),
             console_port=console_port,
             grpc_port=grpc_port,
             webhook_port=webhook_port,

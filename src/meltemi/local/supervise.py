@@ -6,6 +6,7 @@ one sentence, the last line of its log, which `meltemi up` repeats.
 
 import argparse
 import asyncio
+import datetime
 import logging
 import os
 import socket
@@ -13,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from meltemi.local import ipv6
 from meltemi.local.home import Home
@@ -50,22 +53,21 @@ def components(
         Component(
             "apiserver", python_module("meltemi.local.apiserver", *data, *api_options), api_fds
         ),
-        Component(
-            "control-plane", python_module("meltemi.cli.main", "serve", *control), (console,)
-        ),
+        Component("control-plane", python_module("meltemi.app", control), (console,)),
         Component("node", python_module("meltemi.local.node", *data, *node), tuple(node_fds)),
     )
 
 
-def _control_options(home: Home, console: int, cert_lifetime: float) -> list[str]:
-    return [
-        *("--kubeconfig", str(home.kubeconfig)),
-        *("--run-dir", str(home.run)),
-        *("--xds-socket", str(home.xds_socket)),
-        *("--webhook-url", "https://127.0.0.1:15017"),
-        *("--console-fd", str(console)),
-        *("--cert-lifetime", str(cert_lifetime)),
-    ]
+def _control_options(home: Home, console: int, cert_lifetime: float) -> str:
+    options = {
+        "kubeconfig": str(home.kubeconfig),
+        "run_dir": str(home.run),
+        "xds_socket": str(home.xds_socket),
+        "webhook_url": "https://127.0.0.1:15017",
+        "console_fd": console,
+        "certificate_lifetime": datetime.timedelta(hours=cert_lifetime),
+    }
+    return msgspec.json.encode(options).decode()
 
 
 def _node_options(home: Home, ingress: int, ingress_tls: int, images: str | None) -> list[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -231,8 +232,9 @@ async def _converse(
 
 async def _woken(wake: asyncio.Event, due: float | None, now: float) -> None:
     """Return when there may be work, or when a wait of the session is over."""
-    try:
-        async with asyncio.timeout(None if due is None else max(due - now, 0)):
-            await wake.wait()
-    except TimeoutError:
+    if due is None:
+        await wake.wait()
         return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(due - now, 0)):
+            await wake.wait()
