@@ -219,9 +219,9 @@ async def _converse(
         while not listener.done():
             await _woken(wake, session.due(), clock())
             wake.clear()
+            await send()
             if not session.waits:
                 known.set()
-            await send()
         await listener
     except BadRequest as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))

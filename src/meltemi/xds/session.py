@@ -65,10 +65,6 @@ class Session:
     def mark_all(self, revision: int) -> None:
         for type_url in self.types:
             self._mark_everything(type_url, revision)
-        if self._cache.is_known(self._node):
-            waiting, self._waiting = self._waiting, []
-            for request in waiting:
-                request()
 
     @property
     def waits(self) -> bool:
@@ -87,9 +83,9 @@ class Session:
 
     def oldest(self) -> int | None:
         """The oldest revision the proxy has not acknowledged; None: it has everything."""
-        if not self._cache.is_known(self._node):
+        if self.waits or not self._cache.is_known(self._node):
             return 0
-        found = [s.oldest for s in self.types.values()]
+        found = [s.oldest for s in self.types.values() if s.dirty or s.nonce]
         return min((revision for revision in found if revision is not None), default=None)
 
     @property
@@ -125,6 +121,9 @@ class Session:
         self._order.begin()
         if not self._cache.is_known(self._node):
             return []
+        waiting, self._waiting = self._waiting, []
+        for request in waiting:
+            request()
         out: list[bytes] = []
         for type_url in ORDER:
             found = self.types.get(type_url)

@@ -358,8 +358,9 @@ def test_a_returning_proxy_is_heard_once_it_is_known_what_it_sees() -> None:
     assert session.flush(world.now) == []
     assert session.oldest() == 0
     world.change(views={NODE: ProxyView(NODE, (SetKey(CLUSTER, "s"),))})
-    assert not session.waits
+    assert session.oldest() == 0
     sent = [Response(body) for body in session.flush(world.now)]
+    assert not session.waits
     assert [(r.resources, r.removed) for r in sent] == [({}, [])]
 
 
