@@ -8,10 +8,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.oci_layout import Layout, directory, file, machine_tools
 from tests.real.conftest import Mesh
 
 Pod = dict[str, Any]
@@ -493,6 +495,52 @@ def test_an_image_is_added_to_a_mesh_that_runs(node: Node) -> None:
     assert "example.com/stranger" in node.mesh.meltemi("image", "list")
     node.mesh.meltemi("image", "remove", "example.com/stranger")
     assert "example.com/stranger" not in node.mesh.meltemi("image", "list")
+
+
+OCI = """
+apiVersion: v1
+kind: Pod
+metadata: {name: shipped}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: settings, configMap: {name: settings}}]
+  containers:
+  - name: main
+    image: registry.example.com/shop/shipped:1.0
+    volumeMounts:
+    - {name: settings, mountPath: /conf/settings}
+    - {name: settings, mountPath: /srv/settings/sky, subPath: sky}
+    readinessProbe: {exec: {command: [cat, /srv/mine]}, periodSeconds: 1}
+"""
+
+
+def test_an_oci_image_is_the_root_of_its_containers(node: Node, tmp_path: Path) -> None:
+    script = b"cat /greeting /conf/settings/sky; echo $COLOUR $PWD $(id -u); >/srv/mine; sleep 999"
+    layout = Layout(tmp_path / "layout")
+    tools = machine_tools("sh", "cat", "id", "ls", "sleep")
+    passwd = file("etc/passwd", b"app:x:1234:1234::/:/bin/sh\n")
+    extra = [file("greeting", b"hello\n"), file("run.sh", script), passwd]
+    config = {
+        "Entrypoint": ["sh", "/run.sh"],
+        "Env": ["COLOUR=teal", "PATH=/usr/bin:/bin"],
+        "WorkingDir": "/srv",
+        "User": "app",
+    }
+    layout.image([tools, [directory("srv", 0o777), *extra]], config)
+    archive = layout.archive(tmp_path / "image.tar")
+    node.mesh.meltemi("image", "add", "shop/shipped", "--oci", str(archive))
+    node.mesh.kubectl("apply", "-f", "-", text=OCI)
+    node.wait("shipped", "condition=Ready")
+    assert node.mesh.kubectl("logs", "shipped") == "hello\nblueteal /srv 1234\n"
+    top = node.exec("shipped", "ls", "/").split()
+    assert {"greeting", "srv", "conf"} <= set(top)
+    assert not {"home", "root", "opt"} & set(top), "nothing of the machine is there"
+    missing = node.mesh.result("kubectl", "exec", "shipped", "--", "python3")
+    assert "python3" in missing.stderr
+    (root,) = (node.mesh.data / "rootfs").iterdir()
+    assert list((root / "srv").iterdir()) == [], "what a container writes is its own"
+    node.mesh.kubectl("delete", "pod", "shipped", "--wait=false")
+    node.mesh.meltemi("image", "remove", "shop/shipped")
 
 
 def test_a_missing_volume_is_named_and_waited_for(node: Node) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from meltemi.local.node import syscalls
+from tests.oci_layout import Layout, file, machine_tools
 from tests.real.conftest import Mesh, meltemi_command, running_mesh
 from tests.real.load import until
 
@@ -104,3 +105,19 @@ def test_forbidden_namespaces_end_with_one_clear_sentence(open_installation: Non
     [sentence] = refused.stderr.strip().splitlines()
     assert "does not let a user create namespaces" in sentence
     assert "sudo meltemi up" in sentence
+
+
+def test_an_oci_image_runs_without_root(rootless: Mesh, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    script = b"cat /greeting; >/mine; id -u; sleep 999"
+    extra = [file("greeting", b"hello\n", uid=4321), file("run.sh", script)]
+    layout.image(
+        [machine_tools("sh", "cat", "id", "sleep"), extra], {"Entrypoint": ["sh", "/run.sh"]}
+    )
+    archive = layout.archive(rootless.data / "image.tar")
+    archive.chmod(0o644)
+    rootless.meltemi("image", "add", "shipped", "--oci", str(archive))
+    labels = "--labels=sidecar.istio.io/inject=false"
+    rootless.kubectl("run", "shipped", "--image=shipped", labels)
+    rootless.kubectl("wait", "--for=condition=Ready", "pod/shipped", "--timeout=60s")
+    assert rootless.kubectl("logs", "shipped") == "hello\n0\n"

@@ -34,6 +34,8 @@ class Home:
         """A short name: the paths of unix sockets below it must stay under 108 bytes."""
         self.images = root / "images.toml"
         """Images that `meltemi image add` has added."""
+        self.rootfs = root / "rootfs"
+        """Images that were unpacked, by digest."""
         self.claims = root / "claims"
         """The directories behind PersistentVolumeClaims."""
         self.control_socket = self.run / "control.sock"

@@ -22,5 +22,10 @@ class Image(msgspec.Struct, frozen=True):
     """Commands of the image that are built-in programs where the machine has none of that name."""
     env: Mapping[str, str] = {}
     directory: str = ""
+    root: str = ""
+    """The directory of an unpacked image, which its containers have as their root."""
+    uid: int = 0
+    gid: int = 0
+    """The user and group of a container that does not say as whom."""
     user: int = 0
     """The user of a container that asks not to run as root and does not say as whom."""

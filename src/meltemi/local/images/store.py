@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from pathlib import Path
 
 from meltemi.local.images.builtin import images
@@ -19,11 +20,21 @@ class ImageStore:
         self._given = given
         self._path = path
         self._added = Table()
+        self._is_broken = False
         self._seen: tuple[int, int] | None = None
         self._built_in = Table(images())
         self.changed = asyncio.Event()
         """Replaced and set at each change; take it before looking, wait on it after."""
         self.reload()
+
+    def sweep(self, rootfs: Path) -> None:
+        """Remove unpacked images that no table names any more; no container may run."""
+        used = {
+            entry.root for table in (self._given, self._added) for entry in table.entries.values()
+        }
+        for place in rootfs.iterdir() if rootfs.is_dir() else ():
+            if str(place.absolute()) not in used:
+                shutil.rmtree(place, ignore_errors=True)
 
     def find(self, image: str) -> Image | None:
         """What stands in for an image; None when nothing does."""
@@ -46,7 +57,9 @@ class ImageStore:
         self._seen = seen
         try:
             self._added = table_of(self._path) if seen is not None else Table()
+            self._is_broken = False
         except BadTable as error:
+            self._is_broken = True
             log.error("%s; the images before it still hold", error)
             return
         done, self.changed = self.changed, asyncio.Event()

@@ -30,6 +30,11 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     env: dict[str, str] = {}
     directory: str = ""
     user: int = 0
+    root: str = ""
+    """Of an unpacked image; `command` is then its CMD."""
+    entrypoint: tuple[str, ...] = ()
+    uid: int = 0
+    gid: int = 0
 
 
 class Table:
@@ -89,6 +94,8 @@ def _toml(value: object) -> str:
 
 def image_of(path: Path, pattern: str, entry: Entry) -> Image:
     """An entry of the table at `path`. Raises BadTable."""
+    if entry.root:
+        return _unpacked(path, pattern, entry)
     command = ("/bin/sh", "-c", entry.command) if isinstance(entry.command, str) else entry.command
     has_command = bool(command and command[-1])
     if has_command == bool(entry.program):
@@ -108,6 +115,22 @@ def image_of(path: Path, pattern: str, entry: Entry) -> Image:
         env=entry.env,
         directory=directory,
         user=entry.user,
+    )
+
+
+def _unpacked(path: Path, pattern: str, entry: Entry) -> Image:
+    root = path.parent.absolute() / entry.root
+    if not root.is_dir():
+        raise BadTable(f'{path}: image "{pattern}": root {root} does not exist; add it again')
+    return Image(
+        root=str(root),
+        command=entry.entrypoint,
+        arguments=(entry.command,) if isinstance(entry.command, str) else entry.command,
+        env=entry.env,
+        directory=entry.directory,
+        uid=entry.uid,
+        gid=entry.gid,
+        user=entry.uid,
     )
 
 

@@ -93,6 +93,8 @@ async def run(options: Options) -> None:
             log.warning("limits of CPU and memory are not enforced: %s", groups.unlimited)
         services, entries = ServiceTable(), EntryTable()
         upstream = names.upstream_servers(_resolv_conf(), network.subnet.gateway)
+        images = ImageStore(options.images, home.images)
+        images.sweep(home.rootfs)
         machine = Machine(
             home=home,
             node_name=NODE,
@@ -100,7 +102,7 @@ async def run(options: Options) -> None:
             client=client,
             clock=clock,
             spawner=spawner,
-            images=ImageStore(options.images, home.images),
+            images=images,
             cgroups=groups,
             agent=agent,
             network=network,

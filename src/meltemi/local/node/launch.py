@@ -79,6 +79,7 @@ def app_start(
         hostname=hostname_of(pod),
         cgroups=machine.cgroups.make(pod.metadata.uid, container.name, _limits(container)),
         root=Root(
+            base=image.root,
             layer=str(place.directory / "layers" / container.name),
             files=etc_files(pod, place.link.ips, machine.host_ip),
             executables={f"/usr/bin/{name}": _shim(tool) for name, tool in tools.items()},
@@ -119,6 +120,11 @@ def _user(
                 "none to run as nobody"
             )
         uid = uid or image.user or NOBODY
+    if uid is None and image.root:
+        uid, gid = (
+            image.uid,
+            context.run_as_group if context.run_as_group is not None else image.gid,
+        )
     groups = context.supplemental_groups
     if context.fs_group is not None:
         groups = (*groups, context.fs_group)

@@ -307,7 +307,8 @@ class Worker:
                 "shows those there are)"
             )
         what = image.program or " ".join((*image.command, *image.arguments)[:1]) or "the proxy"
-        message = f'Container image "{container.image}" is {what} of this machine'
+        where = f"unpacked in {image.root}" if image.root else f"{what} of this machine"
+        message = f'Container image "{container.image}" is {where}'
         self._machine.events.tell(self.pod, "Pulled", message, container=container.name)
         env = environment_of(self._machine, self.pod, self.ips).of(container, image.env)
         if image.is_proxy:

@@ -19,10 +19,13 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 class Root(msgspec.Struct, frozen=True):
-    """A container's view of the file system: the machine's, with changes only it sees."""
+    """A container's view of the file system: the machine's, or an image's, with changes only it
+    sees."""
 
     layer: str
     """An empty directory to mount on; what is mounted there ends with the container."""
+    base: str = ""
+    """The directory of an unpacked image; empty is the machine's own tree."""
     files: Mapping[str, str] = {}
     """Path to text, such as /etc/resolv.conf."""
     executables: Mapping[str, str] = {}

@@ -9,7 +9,7 @@ the upper layer beforehand, so directories of other users are no obstacle.
 import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import meltemi
@@ -21,6 +21,7 @@ _FRESH = ("run", "tmp")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs")
 """Parts of /proc through which a root user could change the machine."""
+_MOST_LINKS = 40
 _SPECIAL = frozenset({*_FRESH, "proc", "sys", "dev", "lost+found"})
 
 
@@ -37,20 +38,26 @@ def enter_root(root: Root) -> None:
         os.mkdir(path)
     hidden = tuple(os.path.realpath(path) for path in root.hidden)
     _prepare(upper, root, hidden)
-    _show_machine(new, upper, work)
-    _show_special(new)
+    if root.base:
+        # One overlay shows all of it: nothing of others is mounted in there.
+        _mount_overlay(root.base, new, upper, work)
+    else:
+        _show_machine(new, upper, work)
+    _show_special(new, fresh=() if root.base else _FRESH)
     for path in hidden:
         if os.path.isdir(new + path):
             syscalls.mount("tmpfs", new + path, "tmpfs", data="mode=0755")
     for path, text in root.files.items():
-        place = _real(path)
-        if _top(place) in _SPECIAL or _is_under(place, hidden):
+        place = _real(path, root.base)
+        if not root.base and (_top(place) in _SPECIAL or _is_under(place, hidden)):
             _write(new + place, text)
     for mount in sorted(root.mounts, key=lambda m: m.target):
-        _bind(new, mount)
+        _bind(new, mount, root.base)
     os.chroot(new)
     os.chdir("/")
-    if root.readonly:
+    if root.readonly and root.base:
+        syscalls.mount("", "/", flags=syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY)
+    elif root.readonly:
         volumes = {mount.target.rstrip("/") for mount in root.mounts}
         for name in os.listdir("/"):
             if name not in _SPECIAL and f"/{name}" not in volumes and os.path.ismount(f"/{name}"):
@@ -62,16 +69,35 @@ def enter_root(root: Root) -> None:
 def _prepare(upper: str, root: Root, hidden: Iterable[str]) -> None:
     """Make in the upper layer what mounts and files need, before it is mounted."""
     for mount in root.mounts:
-        place = _real(mount.target)
+        place = _real(mount.target, root.base)
         if _top(place) not in _SPECIAL and not _is_under(place, hidden):
-            _make_target(upper + place, os.path.isdir(mount.source), exists=os.path.exists(place))
+            exists = os.path.exists(root.base + place)
+            _make_parents(upper, root.base, place)
+            _make_target(upper + place, os.path.isdir(mount.source), exists=exists)
     for path, text in root.files.items():
-        place = _real(path)
-        if _top(place) not in _SPECIAL and not _is_under(place, hidden):
+        place = _real(path, root.base)
+        if root.base or (_top(place) not in _SPECIAL and not _is_under(place, hidden)):
+            _make_parents(upper, root.base, place)
             _write(upper + place, text)
     for path, text in root.executables.items():
-        _write(upper + _real(path), text)
-        os.chmod(upper + _real(path), 0o755)
+        place = _real(path, root.base)
+        _make_parents(upper, root.base, place)
+        _write(upper + place, text)
+        os.chmod(upper + place, 0o755)
+
+
+def _make_parents(upper: str, base: str, path: str) -> None:
+    """Directories in the upper layer, with the owners and modes of those that they cover."""
+    parents = Path(path).parents
+    for parent in list(parents)[-2::-1]:
+        made = f"{upper}{parent}"
+        if os.path.lexists(made):
+            continue
+        os.mkdir(made)
+        with contextlib.suppress(OSError):
+            there = os.stat(f"{base}{parent}")
+            os.chown(made, there.st_uid, there.st_gid)
+            os.chmod(made, there.st_mode & 0o7777)
 
 
 def _show_machine(new: str, upper: str, work: str) -> None:
@@ -93,13 +119,18 @@ def _overlay(lower: str, target: str, upper: str, work: str) -> None:
     mode = os.stat(lower).st_mode & 0o7777
     os.chmod(upper, mode | 0o700)
     os.makedirs(work)
+    try:
+        _mount_overlay(lower, target, upper, work)
+    except OSError:
+        syscalls.bind(lower, target)
+
+
+def _mount_overlay(lower: str, target: str, upper: str, work: str) -> None:
+    """Raises OSError."""
     data = f"lowerdir={lower},upperdir={upper},workdir={work}"
     if os.path.exists("/proc/self/uid_map") and not _is_first_user_namespace():
         data += ",userxattr"
-    try:
-        syscalls.mount("overlay", target, "overlay", data=data)
-    except OSError:
-        syscalls.bind(lower, target)
+    syscalls.mount("overlay", target, "overlay", data=data)
 
 
 def _is_first_user_namespace() -> bool:
@@ -107,9 +138,9 @@ def _is_first_user_namespace() -> bool:
         return file.read().split() == ["0", "0", "4294967295"]
 
 
-def _show_special(new: str) -> None:
-    for name in ("proc", "sys", "dev", *_FRESH):
-        os.mkdir(f"{new}/{name}")
+def _show_special(new: str, *, fresh: Sequence[str]) -> None:
+    for name in ("proc", "sys", "dev", *fresh):
+        os.makedirs(f"{new}/{name}", exist_ok=True)
     try:
         syscalls.mount("proc", f"{new}/proc", "proc")
     except OSError:
@@ -121,10 +152,11 @@ def _show_special(new: str) -> None:
     syscalls.bind("/sys", f"{new}/sys")
     with contextlib.suppress(OSError):
         syscalls.bind(f"{new}/sys", f"{new}/sys", readonly=True)
-    for name in _FRESH:
+    for name in fresh:
         syscalls.mount("tmpfs", f"{new}/{name}", "tmpfs", data="mode=0755")
-    os.chmod(f"{new}/tmp", 0o1777)
-    _show_programs(new)
+    if fresh:
+        os.chmod(f"{new}/tmp", 0o1777)
+        _show_programs(new)
     _make_devices(f"{new}/dev")
 
 
@@ -155,8 +187,8 @@ def _make_devices(dev: str) -> None:
         os.symlink(target, f"{dev}/{name}")
 
 
-def _bind(new: str, mount: Mount) -> None:
-    place = new + _real(mount.target)
+def _bind(new: str, mount: Mount, base: str) -> None:
+    place = new + _real(mount.target, base)
     if not os.path.lexists(place):
         _make_target(place, os.path.isdir(mount.source), exists=False)
     syscalls.bind(mount.source, place, readonly=mount.readonly)
@@ -176,13 +208,29 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _real(path: str) -> str:
-    """Where a path of the container leads, following the machine's links (/var/run to /run).
+def _real(path: str, base: str) -> str:
+    """Where a path of the container leads, following the links there (/var/run to /run).
 
-    The last part is kept as it is: a file that replaces a link replaces the link.
+    The last part is kept as it is: a file that replaces a link replaces the link. Links of an image
+    lead nowhere but within it.
     """
     parent, name = os.path.split(path.rstrip("/"))
-    return os.path.join(os.path.realpath(parent), name)
+    here, left, links = "/", parent.split("/")[::-1], 0
+    while left:
+        part = left.pop()
+        place = os.path.join(here, part)
+        if part in ("", "."):
+            continue
+        if part == "..":
+            here = os.path.dirname(here)
+        elif os.path.islink(base + place) and links < _MOST_LINKS:
+            links += 1
+            target = os.readlink(base + place)
+            here = "/" if target.startswith("/") else here
+            left += target.split("/")[::-1]
+        else:
+            here = place
+    return os.path.join(here, name)
 
 
 def _top(path: str) -> str:

@@ -212,7 +212,7 @@ def _become(start: Start, fds: Sequence[int]) -> None:
     except OSError as error:
         what = start.argv[0] if code == NOT_FOUND and start.argv else error.filename
         text = f"{what}: {error.strerror}" if what else str(error.strerror)
-        if code == NOT_FOUND:
+        if code == NOT_FOUND and start.root is not None and not start.root.base:
             text += (
                 " on this machine, whose programs stand in for the image's; install it, or give "
                 "the container a command that is there"
