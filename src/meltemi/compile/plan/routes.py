@@ -113,13 +113,14 @@ class _Planner:
         self, rule: HttpRule, destinations: Sequence[Weighted], match: HttpMatch
     ) -> ir.Forward:
         places = [self._destinations.place(w.target, rule.source) for w in destinations]
-        alone = len(destinations) == 1
+        rewrite = _rewrite(rule, match, destinations)
+        decided = len(destinations) == 1 or bool(rewrite and rewrite.authority)
         clusters = tuple(
             ir.WeightedCluster(
                 cluster=place.cluster,
                 weight=w.weight,
                 headers=_without_host(w.headers),
-                authority="" if alone else _host_of(w.headers),
+                authority="" if decided else _host_of(w.headers),
             )
             for w, place in zip(destinations, places, strict=True)
         )
@@ -128,7 +129,6 @@ class _Planner:
             (self._destinations.place(m.target, rule.source).cluster, m.percent)
             for m in rule.mirrors
         ]
-        rewrite = _rewrite(rule, match, destinations)
         renamed = any(c.authority for c in clusters) or bool(rewrite and rewrite.authority)
         return ir.Forward(
             clusters=clusters,
