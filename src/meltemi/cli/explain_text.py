@@ -11,6 +11,7 @@ from meltemi.simulate.trace import (
     Because,
     Branch,
     Choice,
+    PassedOver,
     Place,
     Policy,
     Response,
@@ -18,7 +19,7 @@ from meltemi.simulate.trace import (
     Trace,
 )
 
-_LABEL = 11
+_LABEL = 12
 _WIDE = 1000
 """Columns where nobody reads a screen: lines stay whole, for grep."""
 _QUIET = frozenset({"timeout", "retries"})
@@ -44,6 +45,15 @@ def show(explanation: Explanation, *, with_before: bool) -> None:
 
 def _tree(trace: Trace) -> Tree:
     tree = Tree(_title(trace), guide_style="dim")
+    _way(tree, trace)
+    if trace.warning:
+        tree.add(Text(f"{'warning':{_LABEL}}", "dim").append(trace.warning, "not dim yellow"))
+    for passed in trace.overlooked:
+        _passed(tree, passed, "ignored")
+    return tree
+
+
+def _way(tree: Tree, trace: Trace) -> None:
     resolved = trace.resolved
     _step(
         tree, "name", f"{resolved.host} is {resolved.address}:{resolved.port}", resolved.reason,
@@ -61,7 +71,7 @@ def _tree(trace: Trace) -> Tree:
     for fault in trace.faults:
         _response(tree, fault.response, f"{fault.share:.0%}", "fault")
     if any(fault.share >= 1 for fault in trace.faults):
-        return tree
+        return
     if trace.response is not None:
         _response(tree, trace.response, "")
     else:
@@ -69,7 +79,6 @@ def _tree(trace: Trace) -> Tree:
             _branch(tree, branch, "to")
         for mirror in trace.mirrors:
             _branch(tree, mirror, "mirror")
-    return tree
 
 
 def _title(trace: Trace) -> Text:
@@ -106,12 +115,17 @@ def _where(because: Because) -> str:
 def _choice(tree: Tree, label: str, choice: Choice, *, skipped: bool = True) -> Tree:
     step = _step(tree, label, choice.name, choice.reason, choice.because)
     for passed in choice.passed_over if skipped else ():
-        text = Text("✗ ", style="red").append(passed.name, "not red")
-        text.append(f"  {passed.reason}", "not red dim")
-        for one in passed.because:
-            text.append(f"  {_where(one)}", "not red cyan")
-        step.add(text)
+        _passed(step, passed)
     return step
+
+
+def _passed(tree: Tree, passed: PassedOver, label: str = "") -> None:
+    text = Text(f"{label:{_LABEL}}" if label else "", style="dim")
+    text.append("✗ ", "not dim red").append(passed.name, "not dim")
+    text.append(f"  {passed.reason}", "dim")
+    for one in passed.because:
+        text.append(f"  {_where(one)}", "not dim cyan")
+    tree.add(text)
 
 
 def _route(tree: Tree, route: Route) -> None:

@@ -96,7 +96,8 @@ def _clusters(chain: ir.FilterChain) -> list[str]:
 def _security(tls: InboundTls | None, port: int) -> Policy:
     """Which mode holds on a port, and the policy that says so."""
     if tls is None:
-        return Policy("mutual TLS", _MODES[Mode.PERMISSIVE])
+        return Policy("mutual TLS", f"{_MODES[Mode.PERMISSIVE]} (default)")
     path = f"spec.portLevelMtls.{port}.mode" if port in tls.ports else "spec.mtls.mode"
     because = (Because(*tls.source, path),) if tls.source is not None else ()
-    return Policy("mutual TLS", _MODES[tls.for_port(port)], because)
+    mode = _MODES[tls.for_port(port)]
+    return Policy("mutual TLS", mode if because else f"{mode} (default)", because)

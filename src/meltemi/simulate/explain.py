@@ -9,6 +9,7 @@ from meltemi.base.problems import Problem
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.build import Domain
 from meltemi.simulate.ask import Question, ask
+from meltemi.simulate.overlooked import overlooked
 from meltemi.simulate.trace import Trace
 from meltemi.simulate.world import Raw, World
 
@@ -64,6 +65,7 @@ def explain(
     changed = {**raw, **(change or {})}
     world = World(changed, domain=domain, settings=settings)
     trace = ask(world, question)
+    trace = msgspec.structs.replace(trace, overlooked=overlooked(world, trace))
     before = None
     if change:
         before = ask(World(raw, domain=domain, settings=settings), question)
@@ -134,4 +136,10 @@ def _without_reasons(value: object) -> object:
     return value
 
 
-_REASONS: Mapping[str, object] = {"reason": "", "because": [], "passedOver": []}
+_REASONS: Mapping[str, object] = {
+    "reason": "",
+    "because": [],
+    "passedOver": [],
+    "overlooked": [],
+    "warning": "",
+}

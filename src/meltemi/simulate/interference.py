@@ -20,7 +20,10 @@ GRPC_NAMES = (
 def delay_of(route: ir.Route) -> tuple[float, datetime.timedelta] | None:
     """The share of requests that wait first, and for how long."""
     delay = route.fault.delay if route.fault is not None else None
-    return (delay.percent / 100, delay.duration) if delay is not None else None
+    if delay is None:
+        return None
+    # A plain one: JSON does not know the API's own kind of duration.
+    return delay.percent / 100, datetime.timedelta(seconds=delay.duration.total_seconds())
 
 
 def faults_of(route: ir.Route, request: Request) -> tuple[Fault, ...]:

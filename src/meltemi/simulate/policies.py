@@ -31,6 +31,10 @@ _BLOCKS = (
 )
 
 
+_ALWAYS = frozenset({"timeout", "retries"})
+"""Every route has these; without an object they are the mesh's own."""
+
+
 def route_policies(world: World, route: ir.Route) -> tuple[Policy, ...]:
     """What a route does besides choosing destinations; defaults name no object."""
     return tuple(_unless_default(world, policy) for policy in _route_policies(route))
@@ -38,7 +42,9 @@ def route_policies(world: World, route: ir.Route) -> tuple[Policy, ...]:
 
 def _unless_default(world: World, policy: Policy) -> Policy:
     """Without the object, where the object is silent and the mesh's default holds."""
-    if all(_is_declared(world, one) for one in policy.because):
+    if all(_is_declared(world, one) for one in policy.because) and (
+        policy.because or policy.name not in _ALWAYS
+    ):
         return policy
     return Policy(policy.name, f"{policy.value} (default)")
 

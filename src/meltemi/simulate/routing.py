@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from meltemi.compile import ir
 from meltemi.simulate import hosts, matching, rewriting
+from meltemi.simulate.failing import without_host
 from meltemi.simulate.request import Request
 from meltemi.simulate.trace import Because, Choice, PassedOver, Response
 
@@ -26,7 +27,7 @@ def route_of(plan: ir.ProxyPlan, http: ir.Http, request: Request) -> Routed | Re
         name, candidates = http.routes.name, http.routes.hosts
     found = hosts.host_of(candidates, request.authority)
     if found is None:
-        return Response(404, f"no virtual host of {name} is for {request.authority}", "NR")
+        return Response(404, without_host(name, request.authority, candidates), "NR")
     host, domain = found
     if host.https_only and request.scheme != "https":
         to = (("location", rewriting.https(request)),)
@@ -46,8 +47,9 @@ def _first(
             choice = Choice(label(route), reason, because(route), tuple(passed))
             return Routed(name, host, route, choice)
         passed.append(PassedOver(label(route), refusal, because(route)))
-    tried = "; ".join(p.reason for p in passed) or "it has none"
-    return Response(404, f"no route of {host.name} takes the request: {tried}", "NR")
+    tried = "; ".join(f"{p.name}: {p.reason}" for p in passed) or "it has none"
+    reason = f"no route of {host.name} takes the request: {tried}"
+    return Response(404, reason, "NR", because=tuple(b for p in passed for b in p.because))
 
 
 def label(route: ir.Route) -> str:

@@ -1,5 +1,6 @@
 """Walks one request through a proxy, and on to where it ends."""
 
+import datetime
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -7,7 +8,7 @@ import msgspec
 from meltemi.base.keys import ServicePortKey
 from meltemi.compile import ir, names
 from meltemi.model.route import DirectResponse, Redirect
-from meltemi.simulate import connections, interference, paths, rewriting
+from meltemi.simulate import connections, failing, interference, paths, rewriting
 from meltemi.simulate.arrival import arrive
 from meltemi.simulate.balancing import balanced
 from meltemi.simulate.hosts import port_of, without_port
@@ -69,7 +70,9 @@ def _behind(world: World, connection: Connection) -> tuple[Place, ...]:
             key = ServicePortKey(*service.key, connection.port)
             endpoints = world.model.endpoints.get(key)
             ready = endpoints.ready if endpoints is not None else ()
-            return tuple(Place(e.address, e.port, 1 / len(ready)) for e in ready)
+            return tuple(
+                Place(e.address, e.port, 1 / len(ready), workload=e.workload) for e in ready
+            )
     return (Place(connection.address, connection.port, 1.0),)
 
 
@@ -113,11 +116,15 @@ class _Walk:
         branches = tuple(
             _closing(branch) for branch in self._branches(clusters, lambda _: None, alpn)
         )
-        trace = msgspec.structs.replace(trace, branches=branches)
+        trace = msgspec.structs.replace(trace, branches=branches, warning=self._mismatch(branches))
         failures = [b.failure for b in branches if b.failure is not None]
         if failures and len(failures) == len(branches):
             return _answered(trace, failures[0])
         return trace
+
+    def _mismatch(self, branches: Sequence[Branch]) -> str:
+        clusters = [branch.cluster.name for branch in branches]
+        return failing.mismatch(self._world, self._plan, self._connection, clusters)
 
     def _http(self, trace: Trace, http: ir.Http, request: Request, *, edge: bool) -> Trace:
         if "#" in request.path:
@@ -152,8 +159,9 @@ class _Walk:
             case DirectResponse(status, body):
                 headers = rewriting.response_edited((), route.headers)
                 text = body.decode(errors="replace")
-                reason = "the route answers itself"
-                why = because(route, "directResponse")
+                reason, why = "the route answers itself", because(route, "directResponse")
+                if route.name == names.BLOCK_ALL:
+                    reason, why = failing.refused(self._world, self._plan)
                 return _answered(trace, Response(status, reason, "", headers, text, why))
             case ir.Forward() as forward:
                 return self._forwarded(trace, route, forward, request)
@@ -191,11 +199,12 @@ class _Walk:
             choice = Choice(name, "unknown to the mesh: on to where the client meant to go")
             return Branch(share, choice, request, (self._arrived(place, request, alpn),))
         if name == names.BLACK_HOLE:
-            failure = Response(503, "the mesh refuses what it does not know", "UH")
+            reason, why = failing.refused(self._world, self._plan)
+            failure = Response(503, reason, "UH", because=why)
             return Branch(share, Choice(name, "nothing is behind it"), request, failure=failure)
         cluster = self._plan.clusters.get(name)
         if cluster is None:
-            failure = Response(503, f"there is no cluster {name}", "NC")
+            failure = Response(503, failing.without_cluster(self._world, name), "NC")
             return Branch(share, Choice(name, "it does not exist"), request, failure=failure)
         choice = Choice(name, _why(cluster), origins(self._world, cluster))
         policies = cluster_policies(self._world, cluster)
@@ -203,7 +212,7 @@ class _Walk:
         named = _named(cluster, request, self._connection)
         found = balanced(cluster, groups, self._connection, named, address_of)
         if not found.places:
-            failure = Response(503, f"no endpoint of {name} is ready", "UH")
+            failure = Response(503, failing.without_endpoints(self._world, cluster), "UH")
             return Branch(share, choice, request, failure=failure, policies=policies)
         arrived = tuple(self._arrived(place, request, alpn) for place in found.places)
         return Branch(share, choice, request, arrived, found.standby, policies=policies)
@@ -221,6 +230,11 @@ def _named(cluster: ir.Cluster, request: Request | None, connection: Connection)
     return without_port(request.authority), port_of(request.authority) or default
 
 
+def _plain(span: datetime.timedelta | None) -> datetime.timedelta | None:
+    """A span that JSON knows: the API's own kind of duration reads as Istio writes it."""
+    return None if span is None else datetime.timedelta(seconds=span.total_seconds())
+
+
 def _described(world: World, routed: Routed) -> Route:
     route = routed.route
     action = route.action
@@ -230,7 +244,7 @@ def _described(world: World, routed: Routed) -> Route:
         configuration=routed.configuration,
         host=routed.host,
         policies=route_policies(world, route),
-        timeout=action.timeout if isinstance(action, ir.Forward) else None,
+        timeout=_plain(action.timeout) if isinstance(action, ir.Forward) else None,
         response_set=route.headers.response_set,
         response_add=route.headers.response_add,
         response_remove=route.headers.response_remove,

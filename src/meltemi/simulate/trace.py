@@ -157,3 +157,7 @@ class Trace(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     branches: tuple[Branch, ...] = ()
     mirrors: tuple[Branch, ...] = ()
     """Copies whose answers are ignored; shares of all requests."""
+    warning: str = ""
+    """What goes through and is hardly meant: client and port do not speak alike."""
+    overlooked: tuple[PassedOver, ...] = ()
+    """Objects that speak of the host asked for and have no say, each with the reason."""

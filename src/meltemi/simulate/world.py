@@ -99,6 +99,24 @@ class World:
         if plan is not None:
             self._plans[WorkloadKey(namespace, _SUPPOSED)] = plan
 
+    def node(self, proxy: str) -> NodeInfo | None:
+        """What the proxy `NAME.NAMESPACE` says of itself; None: nobody's."""
+        name, _, namespace = proxy.rpartition(".")
+        workload = self.model.workloads.get(WorkloadKey(namespace, name))
+        return node_of(workload, self.domain) if workload is not None else None
+
+    def sidecar_of(self, node: NodeInfo) -> ObjectKey | None:
+        """The Sidecar object that says what a planned proxy sees; None: no object does."""
+        scope = self._planning.views.scopes_of.get(node.id)
+        return scope.sidecar if scope is not None and scope.sidecar.name else None
+
+    def rules_on(self, proxy: str, clusters: Iterable[str]) -> set[ObjectKey]:
+        """The DestinationRules in force for some clusters of a planned proxy."""
+        name, _, namespace = proxy.rpartition(".")
+        plan = self._plans.get(WorkloadKey(namespace, name))
+        found = [plan.clusters[c] for c in clusters if plan is not None and c in plan.clusters]
+        return {key for one in found for key in one.sources if key.kind == "DestinationRule"}
+
     def plan(self, workload: Workload) -> ir.ProxyPlan | None:
         """What the proxy of a workload is sent; None: it has no proxy."""
         if not (workload.in_mesh or workload.is_gateway):
