@@ -37,8 +37,21 @@ def show(explanation: Explanation, *, with_before: bool) -> None:
     console.print(_tree(explanation.trace))
     for problem in explanation.problems:
         console.print(_problem(problem))
+    for step in explanation.uncertain:
+        text = Text("uncertain ", style="yellow").append(step.name, "not yellow")
+        text.append(f"  {step.reason}", "not yellow dim")
+        for one in step.because:
+            text.append(f"  {_where(one)}", "not yellow cyan")
+        console.print(text)
+    told = {
+        f"{one.kind}/{one.name}.{one.namespace}"
+        for step in explanation.uncertain
+        for one in step.because
+    }
     for name in explanation.unsimulated:
-        console.print(Text(f"{name} patches this proxy: what it does is not shown", style="yellow"))
+        if name not in told:
+            aside = f"{name} patches this proxy, and nothing on this way"
+            console.print(Text(aside, style="dim"))
     for name in explanation.unread:
         console.print(Text(f"{name} has no say in how requests go", style="dim"))
 

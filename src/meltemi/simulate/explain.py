@@ -10,7 +10,8 @@ from meltemi.compile.settings import MeshSettings
 from meltemi.model.build import Domain
 from meltemi.simulate.ask import Question, ask
 from meltemi.simulate.overlooked import overlooked
-from meltemi.simulate.trace import Trace
+from meltemi.simulate.patched import uncertain
+from meltemi.simulate.trace import PassedOver, Trace
 from meltemi.simulate.world import Raw, World
 
 
@@ -48,6 +49,8 @@ class Explanation(msgspec.Struct, frozen=True, rename="camel"):
     """Objects of the change that have no say in how requests go."""
     unsimulated: tuple[str, ...] = ()
     """EnvoyFilters that patch the proxy; what they do is not in the trace."""
+    uncertain: tuple[PassedOver, ...] = ()
+    """The steps that their patches may change."""
 
 
 def explain(
@@ -72,7 +75,8 @@ def explain(
     unread = tuple(str(k) for k in change or () if k.kind not in world.objects.raw)
     patched = tuple(str(key) for key in _filters(world, trace))
     concerned = {*_named(msgspec.to_builtins(trace)), *(change or ())}
-    return Explanation(trace, before, _complaints(world, concerned), unread, patched)
+    complaints = _complaints(world, concerned)
+    return Explanation(trace, before, complaints, unread, patched, uncertain(world, trace))
 
 
 def _complaints(world: World, concerned: Set[ObjectKey]) -> tuple[Complaint, ...]:

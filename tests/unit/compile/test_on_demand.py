@@ -220,6 +220,38 @@ spec:
     assert list(mesh.compiled.problems()) == []
 
 
+ADDING = """
+kind: EnvoyFilter
+metadata: {name: f}
+spec:
+  configPatches:
+  - applyTo: VIRTUAL_HOST
+    match: {context: SIDECAR_OUTBOUND, routeConfiguration: {name: "9080"}}
+    patch:
+      operation: ADD
+      value:
+        name: added
+        domains: ["DOMAIN"]
+        routes: [{match: {prefix: /}, direct_response: {status: 418}}]
+"""
+
+
+def test_added_hosts_stand_beside_those_that_are_asked_for(mesh: Mesh, node: str) -> None:
+    mesh.apply(ADDING.replace("DOMAIN", "added.example.com"))
+    asking = mesh.sees(node, ROUTE)["9080"]
+    assert [host["name"] for host in asking["virtual_hosts"]] == ["added"]
+    assert "vhds" in asking
+    assert list(mesh.compiled.problems()) == []
+
+
+def test_an_added_wildcard_would_take_what_is_asked_for_and_is_told(mesh: Mesh, node: str) -> None:
+    mesh.apply(ADDING.replace("DOMAIN", "*.example.com"))
+    assert "virtual_hosts" not in mesh.sees(node, ROUTE)["9080"]
+    (problem,) = mesh.compiled.problems()
+    assert (problem.about.name, problem.path) == ("f", "spec.configPatches[0]")
+    assert "name the domains, or give these proxies full scope" in problem.message
+
+
 def test_a_simulation_sees_what_a_first_request_would(mesh: Mesh) -> None:
     mesh.apply(SHOP)
     mesh.apply(NAMESPACE % "on-demand")

@@ -73,6 +73,13 @@ def closed(*hosts: str) -> Json:
     )
 
 
+def patch(kind: str, **match: Json) -> Json:
+    wanted = {"context": "SIDECAR_OUTBOUND", **match}
+    change = {"operation": "MERGE", "value": {}}
+    patches = [{"applyTo": kind, "match": wanted, "patch": change}]
+    return made("EnvoyFilter", "patch", "default", {"configPatches": patches})
+
+
 ONLY_KNOWN = "outboundTrafficPolicy: {mode: REGISTRY_ONLY}"
 JASON = {"match": [{"headers": {"end-user": {"exact": "jason"}}}], **TO}
 FAULTS = {
@@ -266,6 +273,31 @@ QUESTIONS: dict[str, tuple[list[Json], str, Json, str]] = {
         {},
         "outlier detection consecutive5xxErrors 5  DestinationRule/policy.default "
         "spec.trafficPolicy.outlierDetection",
+    ),
+    "EnvoyFilter: a route": (
+        [patch("HTTP_ROUTE", routeConfiguration={"name": "9080"})],
+        REVIEWS,
+        {},
+        "uncertain route default  MERGE of HTTP_ROUTE may change it: what it does is not simulated "
+        " EnvoyFilter/patch.default spec.configPatches[0]",
+    ),
+    "EnvoyFilter: the cluster": (
+        [patch("CLUSTER", cluster={"service": HOST})],
+        REVIEWS,
+        {},
+        f"uncertain cluster outbound|9080||{HOST}  MERGE of CLUSTER may change it",
+    ),
+    "EnvoyFilter: the listener": (
+        [patch("HTTP_FILTER", listener={"portNumber": 9080})],
+        REVIEWS,
+        {},
+        "uncertain listener 0.0.0.0_9080  MERGE of HTTP_FILTER may change it",
+    ),
+    "EnvoyFilter: elsewhere": (
+        [patch("HTTP_ROUTE", routeConfiguration={"name": "8000"})],
+        REVIEWS,
+        {},
+        "EnvoyFilter/patch.default patches this proxy, and nothing on this way",
     ),
     "mirror": (
         [routes(http=[{"mirror": {"host": "ratings"}, **TO}])],

@@ -40,6 +40,10 @@ KINDS = {
 OWN, USUAL_NAME = "meltemi", "virtual_host"
 """Where a virtual host that was asked for by name keeps the name it has elsewhere, as metadata."""
 
+_WILDCARD = (
+    "proxies in on-demand scope ask for hosts by name, and a wildcard domain would take them all "
+    "unasked: name the domains, or give these proxies full scope"
+)
 Failed = Callable[[Patch, str], None]
 
 
@@ -274,7 +278,10 @@ class Patcher:
     def _virtual_hosts(self, message: Any, patch: Patch) -> None:
         wanted = patch.match.route_configuration
         if patch.operation == "ADD":
-            message.virtual_hosts.add().CopyFrom(self._message(patch))
+            added = self._message(patch)
+            if message.HasField("vhds") and any("*" in domain for domain in added.domains):
+                raise ValueError(_WILDCARD)
+            message.virtual_hosts.add().CopyFrom(added)
         elif patch.operation == "REMOVE":
             kept = [h for h in message.virtual_hosts if not matching.virtual_host(wanted, h)]
             _refill(message.virtual_hosts, kept)
