@@ -512,6 +512,20 @@ class Member:
             time.sleep(0.05)
 
 
+PRIVATE = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: private, namespace: shop}
+spec:
+  hosts: [private.example.com]
+  addresses: [192.0.2.77]
+  exportTo: ["."]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 192.0.2.78}]
+"""
+
+
 def test_a_command_of_the_machine_joins_the_mesh(shop: Shop, tmp_path: Path) -> None:
     mesh = shop.mesh
     mesh.apply(GROUP)
@@ -532,6 +546,11 @@ def test_a_command_of_the_machine_joins_the_mesh(shop: Shop, tmp_path: Path) -> 
         assert "/ns/shop/sa/default" in headers["x-forwarded-client-cert"]
         listed = mesh.kubectl("get", "workloadentry", "-n", "shop", "-o", "name").split()
         assert len(listed) == 1
+        mesh.apply(PRIVATE)
+        resolve = "import socket; print(socket.gethostbyname('private.example.com'))"
+        names = Member(mesh, tmp_path / "names", "python3", "-c", resolve)
+        assert names.process.wait(60) == 0, names.said()
+        assert "192.0.2.77" in names.said(), "it sees what its namespace keeps to itself"
     finally:
         server.process.terminate()
         server.process.wait(30)

@@ -127,11 +127,14 @@ async def _serve(
     early = _informers(machine, spread)
     async with asyncio.TaskGroup() as group:
         pods = Pods(machine, group)
-        api = Api(machine, pods.find, pods.all, Members(client, group))
+        members = Members(client, group)
+        api = Api(machine, pods.find, pods.all, members)
         await _listen(machine.home.node_socket, api.application(), stack)
         balancer = Balancer(client, table, options.porter, machine.events)
         machine.names.know(
-            lambda ip: next((w.key.namespace for w in pods.all() if ip in w.ips), ""),
+            lambda ip: next(
+                (w.key.namespace for w in pods.all() if ip in w.ips), members.namespace_of(ip)
+            ),
             lambda: all(informer.synced.is_set() for informer in early),
         )
         tasks = [

@@ -36,6 +36,8 @@ class Member(msgspec.Struct, frozen=True):
     entry: str
     """Its WorkloadEntry."""
     directory: str
+    address: str = ""
+    """Where its questions for names come from."""
 
 
 class Members:
@@ -45,6 +47,11 @@ class Members:
         self._client = client
         self._group = group
         self._watched: set[int] = set()
+        self._by_address: dict[str, str] = {}
+
+    def namespace_of(self, address: str) -> str:
+        """The namespace of the workload that has an address; empty: there is none."""
+        return self._by_address.get(address, "")
 
     def take(self, member: Member, pid: int) -> None:
         """Watch the process behind a member; once. Raises ValueError for what is no workload."""
@@ -57,6 +64,7 @@ class Members:
         except OSError as error:
             raise ValueError(f"workload {member.entry}: {error.strerror}") from error
         self._watched.add(pid)
+        self._by_address[member.address] = member.namespace
         name = f"workload {member.entry}"
         self._group.create_task(self._watch(member, pid, process, place), name=name)
 
@@ -66,6 +74,7 @@ class Members:
         finally:
             os.close(process)
             self._watched.discard(pid)
+            self._by_address.pop(member.address, None)
         if _identity_now(member.place) != place:
             return
         try:

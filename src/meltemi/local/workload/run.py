@@ -96,7 +96,9 @@ async def run(home: Home, wanted: Wanted) -> int:
         )
         name = wanted.name or entry_name(wanted.group, place.address)
         joined = _Joined(home, client, agent, group, place, name)
-        member = Member(place.name, wanted.namespace, name, str(joined.directory))
+        member = Member(
+            place.name, wanted.namespace, name, str(joined.directory), address=place.address
+        )
         await stack.enter_async_context(_told(home.node_socket, member))
         await stack.enter_async_context(joined.proxy())
         entry = entry_of_group(group, place.address, name=name, ports=wanted.ports)
