@@ -26,7 +26,7 @@ def forwarded(
     elif rewrite.path and rewrite.whole:
         path = _in_path(path, _WHOLE_PATH, rewrite.path.replace("\\", r"\\"))
     elif rewrite.path:
-        path = rewrite.path + path[len(_matched(route.match)) :]
+        path = rewrite.path + path[len(_matched(route.match, path)) :]
     authority = weighted.authority or rewrite.authority or request.authority
     return msgspec.structs.replace(request, headers=headers, path=path, authority=authority)
 
@@ -37,9 +37,9 @@ def _in_path(path: str, pattern: str, replacement: str) -> str:
     return substitute(pattern, replacement, before) + rest
 
 
-def _matched(match: ir.Match) -> str:
-    """What a prefix rewrite replaces."""
-    return match.path.value if isinstance(match.path, Exact | Prefix) else ""
+def _matched(match: ir.Match, path: str) -> str:
+    """What a prefix rewrite replaces; a regular expression has matched the whole path."""
+    return match.path.value if isinstance(match.path, Exact | Prefix) else split(path)[0]
 
 
 def edited(headers: Pairs, edits: HeaderEdits) -> Pairs:
@@ -70,7 +70,7 @@ def location(request: Request, redirect: Redirect, match: ir.Match, *, forwarded
     host = redirect.authority or _host(request.authority, scheme, port, forwarded_proto)
     path = request.path
     if redirect.prefix:
-        path = redirect.path + path[len(_matched(match)) :]
+        path = redirect.path + path[len(_matched(match, path)) :]
     elif redirect.path:
         _, rest = split(path)
         path = redirect.path if "?" in redirect.path else redirect.path + rest
