@@ -512,6 +512,10 @@ class Member:
             time.sleep(0.05)
 
 
+COUNTED = """
+import urllib.request
+print(urllib.request.urlopen("http://localhost:15020/stats/prometheus").read().decode())
+"""
 PRIVATE = """
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -544,6 +548,8 @@ def test_a_command_of_the_machine_joins_the_mesh(shop: Shop, tmp_path: Path) -> 
         assert asks.process.wait(60) == 0, asks.said()
         headers = json.loads(asks.said().partition("\n")[2].partition(" ")[2])["headers"]
         assert "/ns/shop/sa/default" in headers["x-forwarded-client-cert"]
+        seen = mesh.kubectl("exec", "echo", "-n", "shop", "--", "python3", "-c", COUNTED)
+        assert 'source_workload="vm",source_workload_namespace="shop"' in seen
         listed = mesh.kubectl("get", "workloadentry", "-n", "shop", "-o", "name").split()
         assert len(listed) == 1
         mesh.apply(PRIVATE)

@@ -31,6 +31,8 @@ class Caller(msgspec.Struct, frozen=True):
     identity: Identity
     pod_name: str = ""
     pod_uid: str = ""
+    by_token: bool = False
+    """Proven by a token; a certificate does not say whether a pod is behind it."""
 
 
 class Authenticator:
@@ -82,7 +84,7 @@ class Authenticator:
             identity_from_uri(identity.uri)
         except BadIdentity as e:
             raise Unauthenticated(str(e)) from e
-        return Caller(identity, _first(review, _POD_NAME), _first(review, _POD_UID))
+        return Caller(identity, _first(review, _POD_NAME), _first(review, _POD_UID), by_token=True)
 
 
 def bearer(header: str | bytes) -> Redacted:

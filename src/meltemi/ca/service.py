@@ -14,6 +14,7 @@ import msgspec
 from cryptography import x509
 
 from meltemi.api.core import Pod
+from meltemi.api.workload_entry import WorkloadGroup
 from meltemi.base.clock import Clock
 from meltemi.base.identity import Identity
 from meltemi.base.keys import ObjectKey
@@ -22,9 +23,10 @@ from meltemi.ca.authenticate import Authenticator, Caller
 from meltemi.ca.errors import BadRequest, Unauthenticated
 from meltemi.ca.messages import METHOD, SERVICE, Codec
 from meltemi.ca.sign import Authority, Names, Subject
-from meltemi.ca.subject import subject_from_pod
+from meltemi.ca.subject import subject_from_groups, subject_from_pod
 from meltemi.kube.client import Client
 from meltemi.kube.errors import KubeError, NotFound
+from meltemi.kube.paths import Selection
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +114,9 @@ class CertificateService:
         return [sign.pem([leaf]), *above, authority.roots]
 
     async def _subject(self, caller: Caller) -> Subject:
-        """Only the pod the token is bound to, and only if it is the caller's indeed."""
+        """The pod the token is bound to, if it is the caller's indeed; else a WorkloadGroup."""
         if not caller.pod_name:
-            return Subject()
+            return await self._of_group(caller.identity) if caller.by_token else Subject()
         key = ObjectKey("Pod", caller.identity.namespace, caller.pod_name)
         try:
             pod = msgspec.json.decode(await self._client.get_raw(key), type=Pod)
@@ -126,6 +128,20 @@ class CertificateService:
         if pod.metadata.uid != caller.pod_uid or account != caller.identity.service_account:
             raise Unauthenticated(f"{key} is not the pod of the token")
         return subject_from_pod(pod)
+
+    async def _of_group(self, identity: Identity) -> Subject:
+        """A workload that is no pod. Labels of metrics are not worth refusing a certificate."""
+        selection = Selection("WorkloadGroup", identity.namespace)
+        try:
+            groups = msgspec.json.decode(await self._client.list_raw(selection), type=_Groups)
+        except (KubeError, msgspec.MsgspecError) as error:
+            log.info("no labels for %s: %s", identity.uri, error)
+            return Subject()
+        return subject_from_groups(groups.items, identity.service_account)
+
+
+class _Groups(msgspec.Struct):
+    items: tuple[WorkloadGroup, ...] = ()
 
 
 def add_ca(server: grpc.aio.Server, service: CertificateService) -> None:

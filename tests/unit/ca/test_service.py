@@ -180,3 +180,20 @@ def test_server_identity_renews_at_half_life(clock, root) -> None:
 def test_garbage_is_not_a_request() -> None:
     with pytest.raises(BadRequest):
         Codec().request(b"\xff\xff\xff")
+
+
+async def test_a_member_of_a_workload_group_is_named_after_it(ca, api, make_csr) -> None:
+    def group(name: str, account: str) -> dict[str, Any]:
+        template = {"serviceAccount": account, "labels": {"app": name, "version": "v3"}}
+        meta = {"name": name, "namespace": "default"}
+        return {"metadata": meta, "spec": {"template": template}}
+
+    groups = [group("vm", "machines"), group("one", "shared"), group("two", "shared")]
+    api.objects["/apis/networking.istio.io/v1/namespaces/default/workloadgroups"] = {
+        "items": groups
+    }
+    leaf, _ = await ca.ask(make_csr(), api.add_token("machines"))
+    assert leaf.subject.rfc4514_string() == "L=v3,OU=vm,O=default,CN=vm"
+    for account in ("shared", "nobody"):
+        leaf, _ = await ca.ask(make_csr(), api.add_token(account))
+        assert leaf.subject.rfc4514_string() == ""
