@@ -44,6 +44,9 @@ async def compare(mesh: RandomMesh, lab: Lab, counted: Counter[str]) -> str:
     served = server.ip if server is not None else ""
     for proxy, traces in by_proxy.items():
         await lab.configure(raw, node_at(world, proxy), server)
+        plan = world.plan(world.workload(*proxy.rsplit(".", 1))) if proxy else None
+        if plan is not None and plan.node.kind == "router":
+            await lab.opened(listener.port for listener in plan.listeners)
         asked = [t for t in traces for _ in range(2 if is_open(t) else 1)]
         for trace, seen in zip(asked, await lab.ask_all(asked), strict=True):
             counted["pairs"] += 1

@@ -144,6 +144,24 @@ class Lab:
             while await self._canary(network) != self._plane.canary:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
 
+    async def opened(self, ports: Iterable[int]) -> None:
+        """Wait until a gateway takes connections: a port with certificates opens when they are
+        there, which is later than the canary."""
+        async with asyncio.timeout(_LIMIT):
+            for port in ports:
+                while not await self._opens(port):  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+
+    async def _opens(self, port: int) -> bool:
+        sock = self._here.socket(marked=True)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        except OSError:
+            return False
+        finally:
+            sock.close()
+        return True
+
     async def _canary(self, network: networks.Network) -> str:
         sock = network.socket(marked=True)
         try:
