@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meltemi.api.kinds import KINDS
 from meltemi.local.apiserver.addresses import Addresses
+from meltemi.local.apiserver.errors import StatusError
+from meltemi.local.apiserver.validation import check
 
 Json = dict[str, Any]
 PREFER = {"ipFamilyPolicy": "PreferDualStack"}
@@ -83,6 +86,7 @@ def test_headless_services_have_families_and_no_address() -> None:
         ({"clusterIP": "web"}, "spec.clusterIPs[0]"),
         ({"clusterIP": "FD00:10:43::99"}, "spec.clusterIPs[0]"),
         ({"clusterIP": "192.0.2.1"}, "spec.clusterIPs[0]"),
+        ({"clusterIP": f"{SIX}%; flush ruleset"}, "spec.clusterIPs[0]"),
         ({"clusterIPs": ["10.43.0.99"]}, "spec.clusterIPs[0]"),
         ({"clusterIP": SIX, "ipFamilies": ["IPv4"]}, "spec.clusterIPs[0]"),
         ({"clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9", "10.43.0.8"]}, "spec.clusterIPs"),
@@ -149,3 +153,19 @@ def test_what_is_settled_is_whole_and_stays_as_it_is(spec: Json, ipv6: bool) -> 
     again = copy.deepcopy(spec)
     assert addresses.settle(again, spec, [spec]) == []
     assert again == spec
+
+
+@pytest.mark.parametrize("address", ["fd00::1", "10.0.0.1; flush ruleset", "fe80::1%eth0", "web"])
+def test_endpoints_have_addresses_and_nothing_else(address: str) -> None:
+    meta = {"name": "web", "namespace": "default"}
+    slice_ = {"metadata": meta, "addressType": "IPv4", "endpoints": [{"addresses": [address]}]}
+    old = {"metadata": meta, "subsets": [{"addresses": [{"ip": address}]}]}
+    with pytest.raises(StatusError, match="addresses"):
+        check(KINDS["EndpointSlice"], slice_, None, None, None)
+    if address == "fd00::1":
+        slice_["addressType"] = "IPv6"
+        check(KINDS["EndpointSlice"], slice_, None, None, None)
+        check(KINDS["Endpoints"], old, None, None, None)
+    else:
+        with pytest.raises(StatusError, match="addresses"):
+            check(KINDS["Endpoints"], old, None, None, None)

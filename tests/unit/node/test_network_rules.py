@@ -168,6 +168,22 @@ def test_headless_names_are_of_pods_of_both_families() -> None:
     assert len(addresses(found, "_sql._tcp.db.default.svc.cluster.local", "SRV")) == 1
 
 
+@pytest.mark.parametrize("address", ["10.44.0.5; flush ruleset", "fd00::5%; flush", "fd00::5", ""])
+def test_what_is_no_address_never_stands_in_rules(address: str) -> None:
+    found = table(clusterIP="10.43.0.7", clusterIPs=["10.43.0.7", address])
+    slice_ = {
+        "metadata": {"labels": {"kubernetes.io/service-name": "db"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "sql", "port": 5432}],
+        "endpoints": [{"addresses": [address]}],
+    }
+    found.deliver([event("EndpointSlice", "db-bad", slice_)])
+    rules = ruleset(found, Subnet(has_ipv6=True))
+    assert "flush" not in rules
+    assert "10.43.0.7 . tcp . 5432" in rules
+    assert [b.ip for s in found for b in s.ready] == ["10.44.0.5"]
+
+
 def test_services_have_srv_records_and_pods_have_names() -> None:
     [record] = addresses(table(), "_sql._tcp.db.default.svc.cluster.local", "SRV")
     assert record.endswith("5432 db-0.db.default.svc.cluster.local.")

@@ -7,13 +7,13 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from meltemi.local.families import IPV4, IPV6, family_of
 from meltemi.local.ipv6 import SERVICES as IPV6_RANGE
 
 Json = dict[str, Any]
 Cause = tuple[str, str]
 Range = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-IPV4, IPV6 = "IPv4", "IPv6"
 _RANGES: Mapping[str, Range] = {IPV4: ipaddress.IPv4Network("10.43.0.0/16"), IPV6: IPV6_RANGE}
 _FIRST = 10
 """The first address that is given out; the very first belongs to the API itself."""
@@ -83,7 +83,7 @@ class Addresses:
         known = _ips(before or {})
         addresses = [*_ips(spec)]
         for i, ip in enumerate(addresses):
-            family = _family(ip)
+            family = family_of(ip)
             if ip in known:
                 continue
             if ipaddress.ip_address(ip) not in _RANGES[family]:
@@ -161,9 +161,8 @@ def _shape(spec: Json) -> Iterator[Cause]:
         addresses = []
     kinds = []
     for i, ip in enumerate(addresses):
-        try:
-            kinds.append(_family(ip))
-        except ValueError:
+        kinds.append(family_of(ip))
+        if not kinds[-1]:
             yield f"spec.clusterIPs[{i}]", f'Invalid value: "{ip}": neither an IP address nor None'
             return
         if str(ipaddress.ip_address(ip)) != ip:
@@ -197,17 +196,12 @@ def _fill_node_ports(spec: Json, before: Json, others: Iterable[Json]) -> None:
 def _families(spec: Json) -> list[str]:
     """What is asked for; addresses say it, too."""
     named = [*(spec.get("ipFamilies") or ())]
-    return [*named, *(_family(ip) for ip in _ips(spec)[len(named) :])]
+    return [*named, *(family_of(ip) for ip in _ips(spec)[len(named) :])]
 
 
 def _ips(spec: Json) -> list[str]:
     found = spec.get("clusterIPs") or [spec.get("clusterIP")]
     return [ip for ip in found if ip and ip != "None"]
-
-
-def _family(ip: str) -> str:
-    """Raises ValueError."""
-    return IPV4 if ipaddress.ip_address(ip).version == 4 else IPV6
 
 
 def _is_free(spec: Json) -> bool:

@@ -22,6 +22,7 @@ from meltemi.local.apiserver.ownership import item_step
 from meltemi.local.apiserver.policy_checks import binding_causes, policy_causes
 from meltemi.local.apiserver.registry import Custom, compiled, is_mesh
 from meltemi.local.apiserver.schema.node import Node
+from meltemi.local.families import IPV4, IPV6, family_of
 
 Json = dict[str, Any]
 Cause = tuple[str, str]
@@ -211,6 +212,26 @@ def _service(data: Json, before: Json | None) -> Iterator[Cause]:
         names.add(name)
 
 
+def _endpoint_slice(data: Json, _before: Json | None) -> Iterator[Cause]:
+    """What stands in a slice becomes rules of the kernel."""
+    kind = data.get("addressType")
+    for i, endpoint in enumerate(data.get("endpoints") or ()):
+        for j, address in enumerate(endpoint.get("addresses") or ()):
+            if kind in (IPV4, IPV6) and family_of(address) != kind:
+                where = f"endpoints[{i}].addresses[{j}]"
+                yield where, f'Invalid value: "{address[:80]}": not an address of {kind}'
+
+
+def _endpoints(data: Json, _before: Json | None) -> Iterator[Cause]:
+    for i, subset in enumerate(data.get("subsets") or ()):
+        for field in ("addresses", "notReadyAddresses"):
+            for j, address in enumerate(subset.get(field) or ()):
+                ip = str(address.get("ip"))
+                if not family_of(ip):
+                    where = f"subsets[{i}].{field}[{j}].ip"
+                    yield where, f'Invalid value: "{ip[:80]}": not an IP address'
+
+
 def _secret(data: Json, _before: Json | None) -> Iterator[Cause]:
     for key, value in (data.get("data") or {}).items():
         try:
@@ -302,6 +323,8 @@ _RULES: Mapping[str, Callable[[Json, Json | None], Iterator[Cause]]] = {
     "Job": _job,
     "CronJob": _cron_job,
     "Service": _service,
+    "EndpointSlice": _endpoint_slice,
+    "Endpoints": _endpoints,
     "Secret": _secret,
     "CustomResourceDefinition": _definition,
     "RoleBinding": _binding,

@@ -9,8 +9,6 @@ from meltemi.kube.client import JsonObject
 from meltemi.kube.errors import AlreadyExists
 from meltemi.local.controllers.cache import is_leaving, owner_reference
 from meltemi.local.controllers.endpoints import (
-    IPV4,
-    IPV6,
     MANAGED,
     SERVICE_LABEL,
     families_of,
@@ -21,6 +19,7 @@ from meltemi.local.controllers.endpoints import (
 )
 from meltemi.local.controllers.pods import labels_of
 from meltemi.local.controllers.writes import Writes
+from meltemi.local.families import IPV4, IPV6, family_of
 
 _OURS = "endpoints.kubernetes.io/managed-by"
 _CONTROLLER = "endpoint-controller"
@@ -129,7 +128,7 @@ def _mirrored(endpoints: JsonObject) -> Sequence[JsonObject]:
         ]
         ports = [{"name": "", "protocol": "TCP", **port} for port in subset.get("ports") or ()]
         for family in (IPV4, IPV6):
-            own = [m for m in members if (":" in m["addresses"][0]) == (family == IPV6)]
+            own = [m for m in members if family_of(m["addresses"][0]) == family]
             if own or (not members and family == IPV4):
                 found.append({"addressType": family, "ports": ports, "endpoints": own})
     return found

@@ -8,11 +8,11 @@ from meltemi.kube.client import JsonObject
 from meltemi.local.controllers.cache import Cache, is_leaving, owner_reference
 from meltemi.local.controllers.pods import is_finished, is_ready, labels_of
 from meltemi.local.controllers.writes import Writes
+from meltemi.local.families import IPV4, family_of
 
 MANAGER = "endpointslice-controller.k8s.io"
 SERVICE_LABEL = "kubernetes.io/service-name"
 MANAGED = "endpointslice.kubernetes.io/managed-by"
-IPV4, IPV6 = "IPv4", "IPv6"
 _MOST = 1000
 
 
@@ -70,7 +70,7 @@ def _address(pod: JsonObject, family: str) -> str:
     """A pod's address of a family; empty without one."""
     status = pod.get("status") or {}
     found = [item["ip"] for item in status.get("podIPs") or ()] or [status.get("podIP") or ""]
-    return next((ip for ip in found if (":" in ip) == (family == IPV6)), "")
+    return next((ip for ip in found if family_of(ip) == family), "")
 
 
 def _endpoint(pod: JsonObject, service: JsonObject, family: str) -> JsonObject | None:

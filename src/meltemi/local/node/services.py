@@ -8,6 +8,7 @@ import msgspec
 
 from meltemi.base.keys import ObjectKey
 from meltemi.kube.informer import Event
+from meltemi.local.families import IPV4, IPV6, family_of
 
 _SERVICE_NAME = "kubernetes.io/service-name"
 
@@ -210,7 +211,7 @@ class ServiceTable:
             return
         found = _decode(event.raw, _Slice)
         owner = (event.key.namespace, found.metadata.labels.get(_SERVICE_NAME, ""))
-        if found.address_type in ("IPv4", "IPv6"):
+        if found.address_type in (IPV4, IPV6):
             self._owner[event.key] = owner
             self._slices.setdefault(owner, {})[event.key.name] = _backends(found)
 
@@ -224,8 +225,8 @@ class ServiceTable:
             name=key[1],
             uid=service.metadata.uid,
             type=spec.type,
-            cluster_ip="" if is_external else spec.cluster_ip,
-            also=() if is_external else spec.cluster_ips[1:],
+            cluster_ip="" if is_external else _checked(spec.cluster_ip),
+            also=() if is_external else tuple(filter(family_of, spec.cluster_ips[1:])),
             external_name=spec.external_name if is_external else "",
             ports=tuple(Port(p.name, p.port, p.protocol, p.node_port) for p in spec.ports),
             backends=tuple(b for name in sorted(slices) for b in slices[name]),
@@ -249,6 +250,11 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
+def _checked(cluster_ip: str) -> str:
+    """Whatever is no address counts as none: it would stand in rules of the kernel."""
+    return cluster_ip if cluster_ip == "None" or family_of(cluster_ip) else ""
+
+
 def _backends(slice_: _Slice) -> tuple[Backend, ...]:
     ports = {p.name: p.port for p in slice_.ports if p.port}
     return tuple(
@@ -261,4 +267,5 @@ def _backends(slice_: _Slice) -> tuple[Backend, ...]:
         )
         for endpoint in slice_.endpoints
         for ip in endpoint.addresses
+        if family_of(ip) == slice_.address_type
     )
