@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from meltemi.proxy.upstream import Target
+from meltemi.proxy.spec import Target
 
 SECRETS = Target("127.0.0.1", 15012)
 """Where the control plane hands out Secrets, to agents that prove whose they are."""

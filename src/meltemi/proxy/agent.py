@@ -31,8 +31,8 @@ from meltemi.proxy.keys import KeyPair
 from meltemi.proxy.local_http import LocalHttp
 from meltemi.proxy.messages import Codec
 from meltemi.proxy.sds import SdsServer
-from meltemi.proxy.spec import CERTIFICATE, ROOTS, Launch, ProxySpec
-from meltemi.proxy.upstream import Target, Upstream
+from meltemi.proxy.spec import CERTIFICATE, ROOTS, Launch, ProxySpec, Target
+from meltemi.proxy.upstream import Upstream
 
 log = logging.getLogger(__name__)
 

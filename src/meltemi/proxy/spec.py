@@ -1,6 +1,7 @@
 """What a node says of a pod whose Envoy it is about to start, and what it gets back."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,6 +14,13 @@ ROOTS = "ROOTCA"
 UNIX_PREFIX = "unix:"
 LONGEST_SOCKET_PATH = 107
 """Bytes of a unix socket's path on Linux."""
+
+
+class Target(NamedTuple):
+    """The control plane's port for proxies that prove who they are."""
+
+    host: str
+    port: int
 
 
 class ProxySpec(msgspec.Struct, frozen=True, kw_only=True):

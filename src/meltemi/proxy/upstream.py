@@ -8,13 +8,14 @@ asks, and configuration that comes there holds no key.
 import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import grpc
 import grpc.aio
 
 from meltemi.proxy.ca_client import Certificate
 from meltemi.proxy.keys import KeyPair
+from meltemi.proxy.spec import Target
 
 SERVICE = "envoy.service.secret.v3.SecretDiscoveryService"
 CONTROL_PLANE_NAME = "istiod.istio-system.svc"
@@ -31,13 +32,6 @@ _OPTIONS = (
 )
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
-
-
-class Target(NamedTuple):
-    """The control plane's port for proxies that prove who they are."""
-
-    host: str
-    port: int
 
 
 class Upstream:

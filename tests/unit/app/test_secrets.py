@@ -28,7 +28,8 @@ from meltemi.proxy.ca_client import certificate_from_chain
 from meltemi.proxy.keys import new_key_pair
 from meltemi.proxy.messages import Codec
 from meltemi.proxy.sds import SdsServer
-from meltemi.proxy.upstream import SERVICE, Target, Upstream
+from meltemi.proxy.spec import Target
+from meltemi.proxy.upstream import SERVICE, Upstream
 from meltemi.xds.cache import Cache
 from meltemi.xds.server import Discovery
 from meltemi.xds.status import Status
