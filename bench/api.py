@@ -15,6 +15,8 @@ from bench.figures import Figure
 
 _MAPS = "/api/v1/namespaces/default/configmaps"
 _OBJECTS, _MORE, _AT_ONCE = 5000, 4000, 32
+_BEGIN, _END = b'{"type":', b"}\n"
+"""Of an event's line; only there does a line end without a carriage return."""
 _WATCHERS, _EVENTS_A_SECOND, _SECONDS = 100, 50, 6
 
 
@@ -72,21 +74,12 @@ async def _watch(server: Server, client: aiohttp.ClientSession) -> tuple[list[fl
     """Seconds from sending a write to each watcher's having its event, in order of size; and
     seconds of the API's CPU for each write with all its events, which says more on a busy machine.
 
-    One process plays all watchers: it notes when bytes come and reads them afterwards, or the last
-    watcher would wait for what the others do with theirs.
+    One process plays all watchers: each is a bare connection that notes what comes and when, to be
+    read afterwards, or the last watcher would wait for what the others do with theirs.
     """
-    received: list[list[tuple[float, bytes]]] = [[] for _ in range(_WATCHERS)]
-    ready = [asyncio.Event() for _ in range(_WATCHERS)]
     writes = _EVENTS_A_SECOND * _SECONDS
-
-    async def watcher(opened: asyncio.Event, chunks: list[tuple[float, bytes]]) -> None:
-        lines = 0
-        async with client.get(_MAPS, params={"watch": "true", "labelSelector": "lag=yes"}) as reply:
-            opened.set()
-            while lines < writes:
-                chunk = await reply.content.readany()
-                chunks.append((time.perf_counter(), chunk))
-                lines += chunk.count(b"\n")
+    watchers = [await _watcher(server, writes) for _ in range(_WATCHERS)]
+    await asyncio.gather(*(watcher.opened.wait() for watcher in watchers))
 
     async def write(number: int) -> None:
         body = config_map(f"lag-{number}", sent=repr(time.perf_counter()))
@@ -94,23 +87,57 @@ async def _watch(server: Server, client: aiohttp.ClientSession) -> tuple[list[fl
         async with client.post(_MAPS, json=body) as reply:
             assert reply.status == 201
 
+    used = server.cpu
+    started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        for opened, chunks in zip(ready, received, strict=True):
-            group.create_task(watcher(opened, chunks))
-        await asyncio.gather(*(opened.wait() for opened in ready))
-        used = server.cpu
-        started = time.perf_counter()
         for number in range(writes):
             await asyncio.sleep(max(0, started + number / _EVENTS_A_SECOND - time.perf_counter()))
             group.create_task(write(number))
-    lags = sorted(lag for chunks in received for lag in _lags(chunks))
-    return lags, (server.cpu - used) / writes
+    await asyncio.gather(*(watcher.done.wait() for watcher in watchers))
+    spent = (server.cpu - used) / writes
+    for watcher in watchers:
+        watcher.close()
+    return sorted(lag for watcher in watchers for lag in _lags(watcher.chunks)), spent
+
+
+async def _watcher(server: Server, lines: int) -> "_Watcher":
+    connect = asyncio.get_running_loop().create_connection
+    _, found = await connect(lambda: _Watcher(lines), "127.0.0.1", server.port, ssl=server.tls())
+    return found
+
+
+class _Watcher(asyncio.Protocol):
+    """A watch over a bare connection: the head of the answer, then lines in HTTP chunks."""
+
+    def __init__(self, lines: int) -> None:
+        self.chunks: list[tuple[float, bytes]] = []
+        self.opened, self.done = asyncio.Event(), asyncio.Event()
+        self._left = lines
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+        path = f"{_MAPS}?watch=true&labelSelector=lag%3Dyes"
+        transport.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+
+    def data_received(self, data: bytes) -> None:
+        self.chunks.append((time.perf_counter(), data))
+        self.opened.set()
+        self._left -= data.count(_END)
+        if self._left <= 0:
+            self.done.set()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
 
 def _lags(chunks: list[tuple[float, bytes]]) -> Iterator[float]:
     """How late each line of one watch was complete."""
     rest = b""
     for arrived, chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
+        *lines, rest = (rest + chunk).split(_END)
         for line in lines:
-            yield arrived - float(json.loads(line)["object"]["data"]["sent"])
+            event = json.loads(line[line.index(_BEGIN) :] + b"}")
+            yield arrived - float(event["object"]["data"]["sent"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +35,12 @@ class Server:
         """Seconds of CPU it has used."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def tls(self) -> ssl.SSLContext:
+        """TLS as the administrator."""
+        found = ssl_context(access_from_file(self._data / "kubeconfig"))
+        assert found is not None
+        return found
 
     @asynccontextmanager
     async def client(self, connections: int) -> AsyncIterator[aiohttp.ClientSession]:
