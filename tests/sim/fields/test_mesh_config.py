@@ -10,12 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meltemi.base.identity import Identity
-from meltemi.simulate.request import Request
-
-from ..real.client import http as http_client
 from ..real.networks import SILENT_PORT
-from .certificates import Files, client
+from .caller import Caller
+from .certificates import Files
 from .conftest import REAL
 from .peers import http, keep
 from .stage import Json, Stage, closed, heard, objects
@@ -81,37 +78,6 @@ async def test_where_inbound_traffic_goes(stage: Stage) -> None:
     assert await application() == f"{stage.pod('ratings-v1')}:9080"
     await stage.use(config("inboundTrafficPolicy: {mode: LOCALHOST}"), server="ratings-v1")
     assert await application() == "127.0.0.1:9080"
-
-
-class Caller:
-    """A client of mutual TLS without a proxy: what a server's sidecar takes."""
-
-    def __init__(self, stage: Stage, directory: Path) -> None:
-        self._stage = stage
-        self._directory = directory
-
-    async def status(self, domain: str = "cluster.local", *, curve: str = "", **tls: object) -> int:
-        context = client(pair=self._pair(domain), **tls)  # type: ignore[arg-type]
-        if curve:
-            context.set_ecdh_curve(curve)
-        sni = "outbound_.9080_._.ratings.default.svc.cluster.local.meltemi"
-        address = self._stage.pod("ratings-v1")
-        try:
-            streams = await self._stage.arrive(9080, address=address, tls=context, sni=sni)
-        except OSError:
-            return 0
-        answer = await http_client(*streams, Request("ratings:9080"), 0)
-        await closed(streams[1])
-        return answer.status
-
-    def _pair(self, domain: str) -> tuple[str, str]:
-        names = [self._directory / f"{domain}.{end}" for end in ("crt", "key")]
-        if not names[0].exists():
-            identity = Identity(domain, "default", "client")
-            made = self._stage.lab.certificate(identity.uri)
-            for path, body in zip(names, made, strict=True):
-                path.write_bytes(body)
-        return str(names[0]), str(names[1])
 
 
 async def test_whom_servers_believe_and_how_mutual_tls_is_spoken(
