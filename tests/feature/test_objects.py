@@ -1,11 +1,13 @@
 """An object is written; a proxy is sent bytes; a problem is told."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from tests.feature.conftest import App, Proxy
 
 from meltemi.app.analysis_status import AnalysisStatus
+from meltemi.app.ingress_status import IngressStatus
 from meltemi.base.clock import SystemClock
 from meltemi.base.keys import ObjectKey
 from meltemi.base.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE
@@ -270,3 +272,53 @@ async def test_an_object_says_itself_what_is_wrong_with_it(shop: App, client: Pr
     assert "validationMessages" not in status
     await shop.apply(split(60))
     assert list(writer.outdated()) == []
+
+
+INGRESS = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop}
+spec:
+  ingressClassName: istio
+  defaultBackend: {service: {name: reviews, port: {number: 9080}}}
+"""
+FRONT = """
+apiVersion: v1
+kind: Service
+metadata: {name: %s, namespace: istio-system}
+spec: {ports: [{name: http, port: 80}], externalIPs: [%s]}
+"""
+CHOICE = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "ingressService: other"}
+"""
+
+
+async def test_an_ingress_shows_the_addresses_of_the_meshs_service(shop: App) -> None:
+    key = ObjectKey("Ingress", "default", "shop")
+
+    async def shown() -> list[str]:
+        status = (await shop.client.get(key)).get("status", {})
+        return [e["ip"] for e in status.get("loadBalancer", {}).get("ingress") or ()]
+
+    async def shows(address: str) -> None:
+        async with asyncio.timeout(10):
+            while await shown() != [address]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    writing = asyncio.create_task(IngressStatus(shop.engine, shop.client).run(), name="status")
+    try:
+        await shop.apply("{apiVersion: v1, kind: Namespace, metadata: {name: istio-system}}")
+        await shop.apply(FRONT % ("istio-ingressgateway", "192.0.2.1"))
+        await shop.apply(FRONT % ("other", "192.0.2.2"))
+        await shop.apply(INGRESS)
+        await shows("192.0.2.1")
+        await shop.apply(CHOICE)
+        await shows("192.0.2.2")
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+    stored = await shop.client.get(key)
+    await shop.engine.caught_up(key, int(stored["metadata"]["resourceVersion"]))

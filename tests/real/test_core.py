@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -154,6 +155,96 @@ data:
     assert mesh.kubectl(*ask, "http://details:9080/") == "502"
     said = ("logs", "deploy/productpage-v1", "-c", "istio-proxy", "--tail=200")
     await until(lambda: '"GET / HTTP/1.1" 502' in mesh.kubectl(*said))
+    mesh.kubectl("delete", "configmap", "-n", "istio-system", "istio")
+
+
+SETTINGS = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    enablePrometheusMerge: false
+    defaultConfig:
+      concurrency: 3
+      proxyMetadata: {FROM: mesh, TEAM: nobody}
+---
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
+metadata: {name: everyone}
+spec: {environmentVariables: {TEAM: red, SHIFT: night}}
+---
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
+metadata: {name: chosen}
+spec:
+  selector: {matchLabels: {app: tuned}}
+  concurrency: 2
+  environmentVariables: {TEAM: blue}
+  image: {imageType: distroless}
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: tuned}
+spec:
+  workloadSelector: {labels: {app: tuned}}
+  configPatches:
+  - {applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {stats_flush_interval: 12s}}}
+"""
+PODS = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: %(name)s
+  labels: {app: %(name)s}
+  annotations: {prometheus.io/scrape: "true", prometheus.io/port: "8080"}
+spec:
+  containers:
+  - {name: main, image: meltemi/sleep, ports: [{containerPort: 8080}]}
+---
+"""
+
+
+async def test_proxies_are_made_as_their_settings_say(mesh: Mesh) -> None:
+    def make(*names: str) -> None:
+        mesh.kubectl("apply", "-f", "-", text="".join(PODS % {"name": name} for name in names))
+        for name in names:
+            mesh.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s")
+
+    def proxy(name: str) -> dict[str, Any]:
+        pod = json.loads(mesh.kubectl("get", "pod", name, "-o", "json"))
+        found: list[Any] = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())]
+        made: dict[str, Any] = next(c for c in found if c["name"] == "istio-proxy")
+        return made | {"port": pod["metadata"]["annotations"]["prometheus.io/port"]}
+
+    def env(name: str) -> dict[str, str]:
+        return {e["name"]: e.get("value", "") for e in proxy(name)["env"]}
+
+    def admin(name: str, path: str) -> Any:
+        url = f"http://127.0.0.1:15000{path}"
+        code = f"import urllib.request as u; print(u.urlopen({url!r}).read().decode())"
+        return json.loads(mesh.kubectl("exec", name, "-c", "main", "--", "python3", "-c", code))
+
+    make("before")
+    assert proxy("before")["port"] == "15020", "metrics are merged"
+    mesh.apply(SETTINGS, "configmap/istio.istio-system", "envoyfilter/tuned")
+    make("tuned", "plain")
+    assert proxy("plain")["port"] == "8080", "each for itself"
+    wanted = {"FROM": "mesh", "TEAM": "blue", "SHIFT": "night"}
+    assert wanted.items() <= env("tuned").items()
+    assert env("plain")["TEAM"] == "red"
+    assert "TEAM" not in env("before")
+    assert proxy("tuned")["image"].endswith("-distroless")
+    threads = {
+        name: admin(name, "/server_info")["command_line_options"]["concurrency"]
+        for name in ("before", "plain", "tuned")
+    }
+    assert threads == {"before": 1, "plain": 3, "tuned": 2}
+    dumped = admin("tuned", "/config_dump")["configs"]
+    (bootstrap,) = [c["bootstrap"] for c in dumped if c["@type"].endswith("BootstrapConfigDump")]
+    assert bootstrap["stats_flush_interval"] == "12s"
+    mesh.kubectl("delete", "pod", "before", "tuned", "plain", "--grace-period=1")
+    mesh.kubectl("delete", "proxyconfig,envoyfilter", "--all")
     mesh.kubectl("delete", "configmap", "-n", "istio-system", "istio")
 
 

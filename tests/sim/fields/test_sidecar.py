@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from meltemi.simulate.request import Request
+from tests.certificates import tls_secret
 
 from ..real import client as http_client
 from ..real.networks import SILENT_PORT
@@ -139,14 +140,22 @@ async def test_tls_for_clients_outside_the_mesh(door: Door, tmp_path: Path) -> N
         "new": f"mode: SIMPLE, {own}, minProtocolVersion: TLSV1_3",
         "cipher": f"mode: SIMPLE, {own}, cipherSuites: [ECDHE-ECDSA-AES256-GCM-SHA384]",
         "pairs": f"mode: MUTUAL, tlsCertificates: [{pairs}]",
+        "secrets": "mode: SIMPLE, credentialNames: [rsa, ecdsa]",
+        "apart": "mode: MUTUAL, credentialName: ecdsa, caCertCredentialName: authority",
     }
+    secrets = [
+        tls_secret("rsa", big, namespace="default"),
+        tls_secret("ecdsa", files.authority.sign("x.example"), namespace="default"),
+        tls_secret("authority", None, authority=files.authority.pem, namespace="default"),
+    ]
     ports = {name: 17030 + i for i, name in enumerate(ways)}
     entries = [
         f"{{port: {{number: {ports[name]}, protocol: HTTP, name: {name}}}, "
         f'defaultEndpoint: "127.0.0.1:9080", tls: {{{tls}}}}}'
         for name, tls in ways.items()
     ]
-    await door.use(f"ingress: [{', '.join(entries)}]")
+    given = [{"objects": text} for text in secrets]
+    await stage.use(sidecar(f"ingress: [{', '.join(entries)}]"), *given, server=SERVER)
 
     async def status(name: str, pair: tuple[str, str] | None = None, **tls: object) -> int:
         context = client(pair=pair, **tls)  # type: ignore[arg-type]
@@ -167,6 +176,7 @@ async def test_tls_for_clients_outside_the_mesh(door: Door, tmp_path: Path) -> N
         "hash": [200, 0, 0, 0],
         "revoking": [200, 200, 0, 0],
         "pairs": [200, 200, 0, 200],
+        "apart": [200, 200, 0, 200],
     }.items():
         asked = [await status(name, pair) for pair in (me, other, None, gone_pair)]
         assert asked == wanted, name
@@ -177,7 +187,8 @@ async def test_tls_for_clients_outside_the_mesh(door: Door, tmp_path: Path) -> N
     assert [await status("cipher", most=v12, ciphers=suite) for suite in suites] == [0, 200]
     for kind in ("RSA", "ECDSA"):
         suite = f"ECDHE-{kind}-AES128-GCM-SHA256"
-        assert await status("pairs", me, most=v12, ciphers=suite) == 200, kind
+        for name in ("pairs", "secrets"):
+            assert await status(name, me, most=v12, ciphers=suite) == 200, (name, kind)
 
 
 async def test_limits_of_connections_to_the_application(door: Door) -> None:

@@ -72,10 +72,12 @@ async def test_whom_originated_tls_believes(stage: Stage, ours: Files) -> None:
         assert answer.status == 200, "the host of the request is what the server must be"
         answer = await stage.get("wrong.example:80/", at="198.18.0.9")
         assert answer.status == 503
+        answer = await stage.get("other.example:80/", at="198.18.0.9")
+        assert answer.status == 200, "the entry says whom its clients meet"
 
 
 def _outside(tls: str) -> Json:
-    """Two hosts of one port outside the mesh, whose endpoint is the peer."""
+    """Hosts of one port outside the mesh, whose endpoint is the peer."""
     objects = f"""
 - kind: ServiceEntry
   metadata: {{name: outside}}
@@ -84,6 +86,17 @@ def _outside(tls: str) -> Json:
     resolution: STATIC
     ports: [{{number: 80, name: http, protocol: HTTP, targetPort: 17001}}]
     endpoints: [{{address: 10.44.0.99}}]
+- kind: ServiceEntry
+  metadata: {{name: other}}
+  spec:
+    hosts: [other.example]
+    subjectAltNames: [right.example]
+    resolution: STATIC
+    ports: [{{number: 80, name: http, protocol: HTTP, targetPort: 17001}}]
+    endpoints: [{{address: 10.44.0.99}}]
+- kind: DestinationRule
+  metadata: {{name: other}}
+  spec: {{host: "other.example", trafficPolicy: {{tls: {tls}}}}}
 - kind: DestinationRule
   metadata: {{name: right}}
   spec: {{host: "right.example", trafficPolicy: {{tls: {tls}}}}}
