@@ -388,6 +388,8 @@ class InboundCluster(msgspec.Struct, frozen=True):
     port: int
     speaks_http: bool
     destination: Destination | None
+    translated: bool = False
+    """Its requests were made gRPC of gRPC-Web: HTTP/2, whatever the client speaks."""
     stat_name: str = ""
     """The name in Envoy's own statistics; empty: the cluster's."""
     pool: ConnectionPool | None = None

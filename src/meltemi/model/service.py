@@ -31,7 +31,7 @@ class Protocol(enum.Enum):
 
     @property
     def is_http2(self) -> bool:
-        return self in (Protocol.HTTP2, Protocol.GRPC)
+        return self in (Protocol.HTTP2, Protocol.GRPC, Protocol.GRPC_WEB)
 
 
 class Resolution(enum.Enum):

@@ -14,8 +14,15 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 
-_BROKEN = (ConnectionError, ssl.SSLError, EOFError, asyncio.IncompleteReadError)
+_BROKEN = (
+    ConnectionError,
+    ssl.SSLError,
+    EOFError,
+    asyncio.IncompleteReadError,
+    h2.exceptions.ProtocolError,
+)
 
 
 class Visit:
@@ -30,6 +37,7 @@ class Visit:
         """The client's, as Python's ssl reads it."""
         self.version = ""
         self.cipher = ""
+        self.alpn = ""
 
     @property
     def requests(self) -> list[str]:
@@ -112,6 +120,7 @@ def _note_tls(visit: Visit, writer: asyncio.StreamWriter) -> None:
     visit.certificate = secure.getpeercert() or {}
     visit.version = secure.version() or ""
     visit.cipher = (secure.cipher() or ("",))[0]
+    visit.alpn = secure.selected_alpn_protocol() or ""
     visit.server_name = getattr(secure, "server_hostname_asked", None)
 
 

@@ -133,6 +133,10 @@ class Stage:
         pairs = (line.rpartition(": ") for line in text.splitlines())
         return {name: int(value) for name, _, value in pairs if value.isdecimal()}
 
+    async def retries(self, host: str) -> int:
+        """How often requests to a service were tried again, ever."""
+        return sum((await self.stats(f"{host}.*upstream_rq_retry$")).values())
+
     @contextlib.asynccontextmanager
     async def peer(
         self, port: int, answer: peers.Answer, tls: ssl.SSLContext | None = None

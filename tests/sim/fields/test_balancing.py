@@ -8,7 +8,7 @@ from itertools import pairwise
 from ..real.client import Answer
 from .conftest import REAL
 from .peers import keep
-from .stage import Json, Stage, objects
+from .stage import Json, Stage, closed, heard, objects
 
 pytestmark = REAL
 
@@ -108,6 +108,23 @@ async def test_a_cookie_is_given_as_it_is_described(stage: Stage) -> None:
     assert (await stage.get("reviews:9080/", cookie=name)).header("set-cookie") is None
 
 
+async def test_connections_of_bytes_are_kept_with_one_endpoint(stage: Stage) -> None:
+    places = "pods: {db-1: {app: db}, db-2: {app: db}}"
+
+    async def reached(policy: str) -> set[str]:
+        await stage.use(places, rule(policy, host="db"))
+        found = set()
+        for _ in range(12):
+            reader, writer = await stage.connect("db", 5432)
+            writer.write(b"\x01hello\n")
+            found.add(json.loads(await heard(reader))["address"])
+            await closed(writer)
+        return found
+
+    assert len(await reached("{loadBalancer: {consistentHash: {useSourceIp: true}}}")) == 1
+    assert len(await reached("{loadBalancer: {simple: ROUND_ROBIN}}")) == 3
+
+
 _PODS = f"""
 pods:
   client: {{labels: {{istio-locality: {HERE}, team: blue, rack: a}}}}
@@ -177,13 +194,13 @@ async def test_how_fast_a_new_endpoint_warms_up(stage: Stage) -> None:
     await stage.use(*mesh)
 
     async def share(name: str) -> float:
-        found = await asyncio.gather(*(served(stage, 10, f"{name}:9080/") for _ in range(9)))
-        return sum(one.count("reviews-v3") for one in found) / 90
+        found = await asyncio.gather(*(served(stage, 9, f"{name}:9080/") for _ in range(5)))
+        return sum(one.count("reviews-v3") for one in found) / 45
 
-    shares = {name: await share(name) for name in ("linear", "steep", "old")}
+    names = ("linear", "steep", "old")
+    shares = dict(zip(names, await asyncio.gather(*map(share, names)), strict=True))
     assert shares["steep"] > 0.22, shares
-    assert shares["linear"] < 0.2, shares
-    assert shares["old"] < 0.25, shares
+    assert max(shares["linear"], shares["old"]) < 0.22, shares
 
 
 async def _ejected(stage: Stage, outlier: str, code: int, *, count: int = 4) -> int:
@@ -280,10 +297,10 @@ async def test_a_budget_counts_active_requests_or_those_of_an_interval(stage: St
 """
         await stage.use(objects(rules))
         await asyncio.gather(*(served(stage, 10) for _ in range(10)))
-        await stage.lab.arrivals(100)
+        before = await stage.retries("reviews")
         sick = {"x_sick": "0=503", "x_envoy_fault_delay_request": "200"}
         await asyncio.gather(*(stage.get("reviews:9080/", **sick) for _ in range(20)))
-        return len(await stage.lab.arrivals(20)) - 20
+        return await stage.retries("reviews") - before
 
     active = await retried("")
     interval = await retried(", budgetInterval: 10s")

@@ -255,7 +255,7 @@ async def test_browsers_call_grpc_services(stage: Stage) -> None:
         assert b"grpc-status:0" in trailers
         assert service.asked[0]["content-type"].startswith("application/grpc")
         assert "web" not in service.asked[0]["content-type"]
-        other = await stage.ask(9003 + 2, call)
+        other = await stage.ask(9005, call)
         assert (other.header("content-type") or "") != kind[1], "elsewhere it is not translated"
 
 
@@ -305,3 +305,31 @@ async def test_what_stands_before_a_gateway(stage: Stage) -> None:
     header = b"PROXY TCP4 9.8.7.6 10.0.0.1 4321 80\r\n"
     assert (await seen({"proxyProtocol": {}}, header))[outside] == "9.8.7.6"
     assert await seen({"proxyProtocol": {}}) == {}, "without it nothing is answered"
+
+
+async def test_sidecars_translate_calls_of_browsers(stage: Stage) -> None:
+    """At the client, and at the server for clients without a proxy."""
+    await stage.use(
+        """
+pods: {far-0: {app: far, ip: 10.44.0.88}}
+services: {far: {ports: {grpc-web: 17003, grpc-plain: 17004}}}
+objects:
+- kind: DestinationRule
+  metadata: {name: far}
+  spec: {host: far, trafficPolicy: {tls: {mode: DISABLE}}}
+""",
+        server="far-0",
+    )
+    kind = "application/grpc-web+proto"
+    call = Request("far", "/call.Me/Hello", "POST", (("content-type", kind),))
+    service = Http2(grpc=True)
+    async with stage.peer(17003, service), stage.peer(17004, service):
+        stranger = await stage.ask(17003, call, address="10.44.0.88")
+        ours = await stage.get("far:17003/call.Me/Hello", "POST", content_type=kind)
+        for answer in (stranger, ours):
+            assert (answer.status, answer.header("content-type")) == (200, kind)
+            assert answer.body.startswith(GRPC_MESSAGE)
+            assert b"grpc-status:0" in answer.body
+        assert {"web" in asked["content-type"] for asked in service.asked} == {False}
+        plain = await stage.get("far:17004/call.Me/Hello", "POST", content_type=kind)
+        assert plain.header("content-type") != kind

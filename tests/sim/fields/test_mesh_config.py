@@ -193,15 +193,15 @@ pods:
     assert (await stage.get("reviews:9080/", x_envoy_fault_delay_request="3000")).status == 504
     assert 0.35 < time.monotonic() - began < 2
 
-    async def statuses() -> set[int]:
+    async def failures() -> int:
         sick = f"{stage.pod('reviews-v1')}=503"
-        asked = (stage.get("reviews:9080/", x_sick=sick) for _ in range(50))
-        return {answer.status for answer in await asyncio.gather(*asked)}
+        asked = (stage.get("reviews:9080/", x_sick=sick) for _ in range(100))
+        return sum(answer.status == 503 for answer in await asyncio.gather(*asked))
 
     await use("{attempts: 1, retryOn: 5xx, backoff: 1ms}")
-    assert await statuses() == {200}
+    assert await failures() <= 7, "chance may choose the same one, again and again"
     await use("{attempts: 1, retryOn: 5xx, backoff: 1ms, retryIgnorePreviousHosts: false}")
-    assert await statuses() == {200, 503}
+    assert await failures() >= 9
 
     near = ",".join(f"{stage.pod(f'reviews-v{i}')}=503" for i in (1, 2))
     await use("{attempts: 2, retryOn: 5xx, backoff: 1ms, retryRemoteLocalities: true}")

@@ -11,7 +11,7 @@ from tests.certificates import tls_secret
 
 from .certificates import Files
 from .conftest import REAL
-from .peers import Visit, http, repeat
+from .peers import Http2, Visit, http, repeat
 from .stage import Json, Stage, closed, heard
 
 pytestmark = REAL
@@ -105,6 +105,27 @@ def _outside(tls: str) -> Json:
   spec: {{host: "wrong.example", trafficPolicy: {{tls: {tls}}}}}
 """
     return {"objects": yaml.safe_load(objects)}
+
+
+async def test_the_version_of_http_is_agreed_on_in_the_handshake(stage: Stage, ours: Files) -> None:
+    pair = ours.pair("server", "right.example")
+    tls = f"tls: {{mode: SIMPLE, caCertificates: {ours.ca}, subjectAltNames: [right.example]}}"
+    upgrade = "connectionPool: {http: {h2UpgradePolicy: UPGRADE}}"
+    await stage.use(
+        far(17001, f"{{{tls}}}", name="one"),
+        far(17002, f"{{{tls}, {upgrade}}}", name="two"),
+        far(17003, f"{{{tls}}}", name="any", protocol="grpc"),
+    )
+    context = ours.server(pair)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    for name, port, answer, spoken in (
+        ("one", 17001, http, "http/1.1"),
+        ("two", 17002, Http2(), "h2"),
+        ("any", 17003, Http2(), "h2"),
+    ):
+        async with stage.peer(port, answer, context) as peer:
+            assert (await stage.get(f"{name}:80/")).status == 200, name
+            assert peer.visits[0].alpn == spoken, name
 
 
 async def test_certificates_of_clients_and_revoked_ones_of_servers(

@@ -185,13 +185,14 @@ async def test_retries_wait_and_choose_as_they_are_told(stage: Stage) -> None:
     # Pauses are random, up to the base and then up to three times as much.
     assert await longest("patient") > 0.3 > await longest("hasty")
 
-    async def statuses(path: str) -> set[int]:
+    async def failures(path: str) -> int:
         sick = f"{stage.pod('reviews-v1')}=503"
-        asked = (stage.get(f"reviews:9080/{path}", x_sick=sick) for _ in range(60))
-        return {answer.status for answer in await asyncio.gather(*asked)}
+        asked = (stage.get(f"reviews:9080/{path}", x_sick=sick) for _ in range(120))
+        return sum(answer.status == 503 for answer in await asyncio.gather(*asked))
 
-    assert await statuses("elsewhere") == {200}
-    assert await statuses("anywhere") == {200, 503}
+    # Chance chooses five times, and may have chosen the same each time.
+    assert await failures("elsewhere") <= 2
+    assert await failures("anywhere") >= 3
 
     async with stage.peer(17001, hang_up) as peer:
         assert (await stage.get("shaky:80/once")).status == 503

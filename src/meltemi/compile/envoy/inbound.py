@@ -60,7 +60,7 @@ def _cluster(kit: Kit, plan: ir.InboundCluster, source: Json, settings: MeshSett
     if keepalive is not None:
         keep_alive(message.upstream_connection_options.tcp_keepalive, keepalive)
     if plan.speaks_http:
-        _http(kit, message, tcp, http)
+        _http(kit, message, tcp, http, http2=plan.translated)
     return message
 
 
@@ -74,9 +74,9 @@ def _of_families(plan: ir.InboundCluster) -> Json:
     return {}
 
 
-def _http(kit: Kit, message: Any, tcp: TCPSettings, http: HTTPSettings) -> None:
-    """The application is spoken to as the client speaks."""
-    options = kit.from_dict(_HTTP, _DOWNSTREAM_PROTOCOL)
+def _http(kit: Kit, message: Any, tcp: TCPSettings, http: HTTPSettings, *, http2: bool) -> None:
+    """The application is spoken to as the client speaks, unless that was translated."""
+    options = kit.from_dict(_HTTP, _HTTP2 if http2 else _DOWNSTREAM_PROTOCOL)
     common = options.common_http_protocol_options
     idle = tcp.idle_timeout if http.idle_timeout is None else http.idle_timeout
     if idle is not None:
@@ -88,6 +88,7 @@ def _http(kit: Kit, message: Any, tcp: TCPSettings, http: HTTPSettings) -> None:
     kit.pack(message.typed_extension_protocol_options[_HTTP], options)
 
 
+_HTTP2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
 _DOWNSTREAM_PROTOCOL: Json = {
     "use_downstream_protocol_config": {
         "http_protocol_options": {},

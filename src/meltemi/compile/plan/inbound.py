@@ -159,6 +159,7 @@ def _cluster(port: Served) -> ir.InboundCluster:
         port=port.endpoint[1],
         speaks_http=port.may_speak_http or not port.port,
         destination=port.destination,
+        translated=port.protocol is Protocol.GRPC_WEB,
         stat_name=port.stat_name,
         pool=port.pool,
     )
