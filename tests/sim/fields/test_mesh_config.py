@@ -342,3 +342,36 @@ async def test_the_meshs_policy_stands_where_a_rule_has_none(stage: Stage, ours:
         await peer.until(lambda visits: bool(visits and visits[0].requests))
         assert peer.visits[0].requests[0].startswith("CONNECT inner.example:4443")
         await closed(writer)
+
+
+async def test_how_requests_to_resolved_hosts_are_secured(stage: Stage, ours: Files) -> None:
+    """Each host's name leads to the peer, which shows a certificate for one of them."""
+    right, me = ours.pair("right", "right.example"), ours.pair("me", "me.example")
+    gone = ours.authority.sign("right.example")
+    crl = ours.write("crl.pem", ours.authority.revoke(gone))
+    listeners = far(17001, name="box")
+    listeners["services"]["box"]["ports"] = {"http": 17001}
+
+    async def asked(tls: str, host: str = "right.example") -> int:
+        policy = f"{{mode: ALLOW_ANY_DYNAMIC_DNS, tls: {{{tls}}}}}"
+        await stage.use(config(f"outboundTrafficPolicy: {policy}"), listeners)
+        return (await stage.get(f"{host}:17001/", at="198.18.0.9")).status
+
+    ca = f"mode: SIMPLE, caCertificates: {ours.ca}"
+    own = f"clientCertificate: {me[0]}, privateKey: {me[1]}"
+    async with stage.peer(17001, http, ours.server(right)) as peer:
+        assert await asked(ca) == 200
+        assert peer.visits[-1].server_name == "right.example"
+        assert await asked(ca, "wrong.example") == 503
+        assert await asked(f"{ca}, subjectAltNames: [right.example]", "wrong.example") == 200
+        assert await asked(f"{ca}, sni: named.example, subjectAltNames: [right.example]") == 200
+        assert peer.visits[-1].server_name == "named.example"
+        assert await asked("mode: SIMPLE", "right.example") == 503, "the system knows no such CA"
+        assert await asked("mode: SIMPLE, insecureSkipVerify: true", "wrong.example") == 200
+    async with stage.peer(17001, http, ours.server(right, asks=True)) as peer:
+        assert await asked(ca) == 503
+        assert await asked(f"{ca.replace('SIMPLE', 'MUTUAL')}, {own}") == 200
+        assert ("DNS", "me.example") in peer.visits[-1].certificate["subjectAltName"]
+    async with stage.peer(17001, http, ours.server(ours.written("gone", gone))):
+        assert await asked(ca) == 200
+        assert await asked(f"{ca}, caCrl: {crl}") == 503

@@ -129,7 +129,8 @@ class Lab:
             self._kind = kind
             networks.serve(self._there, served)
             self._served = served
-        await self._plane.configure(raw, roles)
+        names = [n for n, node in (("client", proxy), ("server", server)) if node is not None]
+        await self._plane.configure(raw, roles, lambda: self._warm(names))
         networks_in_use = [
             network
             for network, node in ((self._here, proxy), (self._there, server))
@@ -137,6 +138,13 @@ class Lab:
         ]
         for network in networks_in_use:
             await self._workers_have_it(network)
+
+    async def _warm(self, roles: Sequence[str]) -> None:
+        """A listener that was acknowledged opens once its secrets are there, too."""
+        async with asyncio.timeout(_LIMIT):
+            for role in roles:
+                while not is_warm(await self.admin("/stats?filter=_warming", role=role)):
+                    pass
 
     async def _workers_have_it(self, network: networks.Network) -> None:
         """Ask the canary until it tells the newest revision."""
@@ -384,6 +392,10 @@ class Lab:
         os.close(log)
         self._stack.callback(_end, process)
         return process.pid
+
+
+def is_warm(stats: str) -> bool:
+    return all(line.endswith(": 0") for line in stats.splitlines() if "warming" in line)
 
 
 class _Tail:

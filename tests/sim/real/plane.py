@@ -1,6 +1,7 @@
 """The real compile pipeline behind the real ADS server; an Envoy may stand for any proxy of it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import grpc
 import msgspec
@@ -85,9 +86,16 @@ class Plane:
         while sum(p.lds == SYNCED for p in self.status.proxies()) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
-    async def configure(self, raw: Raw, roles: dict[str, NodeInfo]) -> None:
+    async def configure(
+        self,
+        raw: Raw,
+        roles: dict[str, NodeInfo],
+        warm: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """The mesh holds exactly these objects; each Envoy stands for its proxy. Returns when
-        every Envoy has acknowledged all of it. Raises AssertionError for what one refuses."""
+        every Envoy has acknowledged all of it. Raises AssertionError for what one refuses.
+
+        `warm` waits until nothing that was acknowledged still waits for something else."""
         raw = {key: self._logged(key, body) for key, body in raw.items()}
         gone = [_Event(key, None) for key in self._raw if key not in raw]
         new = [_Event(key, body) for key, body in raw.items() if self._raw.get(key) != body]
@@ -107,6 +115,8 @@ class Plane:
             for rejection in found
         }
         assert not refused, f"Envoy refuses {refused}"
+        if warm is not None:
+            await warm()
         self._publish_canary()
         await self._settled()
 

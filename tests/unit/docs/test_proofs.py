@@ -32,17 +32,11 @@ _TELLS = (
 """Tests that hold an object's problems against what it says."""
 
 _OF_ENTRIES = "each member's entry has it; cases/services/endpoints.yaml shows what entries do"
-_TLS = (
-    *("mode", "clientCertificate", "privateKey", "caCertificates", "credentialName"),
-    *("subjectAltNames", "sni", "insecureSkipVerify", "caCrl"),
-)
 _IN_VAIN = "as in a DestinationRule it does nothing, which the table of that kind says"
 _NETWORKS = "tests/sim has one network; the row of WorkloadEntry shows what a network changes"
-_UNKNOWN = "what a DestinationRule's tls does, which its table shows, on one more cluster"
 NEITHER: dict[str, dict[str, str]] = {
     "Gateway": {"servers[].name": "a name for people"},
     "MeshConfig": {
-        **{f"outboundTrafficPolicy.tls.{field}": _UNKNOWN for field in _TLS},
         "defaultTrafficPolicy.loadBalancer.zoneAwareLbSetting.enabled": _IN_VAIN,
         "defaultTrafficPolicy.loadBalancer.zoneAwareLbSetting.minClusterSize": _IN_VAIN,
     },
@@ -62,7 +56,7 @@ SHOWN = {
     "Gateway": 24,
     "Ingress": 10,
     "IngressClass": 1,
-    "MeshConfig": 96,
+    "MeshConfig": 105,
     "ProxyConfig": 4,
     "ServiceEntry": 17,
     "Sidecar": 45,
