@@ -32,13 +32,16 @@ _TELLS = (
 """Tests that hold an object's problems against what it says."""
 
 _OF_ENTRIES = "each member's entry has it; cases/services/endpoints.yaml shows what entries do"
-_IN_VAIN = "as in a DestinationRule it does nothing, which the table of that kind says"
+_ZONES = "tests/sim/test_zones.py shows the DestinationRule's setting; this is the same plan"
 _NETWORKS = "tests/sim has one network; the row of WorkloadEntry shows what a network changes"
 NEITHER: dict[str, dict[str, str]] = {
     "Gateway": {"servers[].name": "a name for people"},
+    "DestinationRule": {"trafficPolicy.loadBalancer.zoneAwareLbSetting.failoverPriority": _ZONES},
     "MeshConfig": {
-        "defaultTrafficPolicy.loadBalancer.zoneAwareLbSetting.enabled": _IN_VAIN,
-        "defaultTrafficPolicy.loadBalancer.zoneAwareLbSetting.minClusterSize": _IN_VAIN,
+        "zoneAwareLbSetting.enabled": _ZONES,
+        "zoneAwareLbSetting.failover": _ZONES,
+        "zoneAwareLbSetting.failoverPriority": _ZONES,
+        "zoneAwareLbSetting.minClusterSize": _ZONES,
     },
     "ServiceEntry": {"endpoints[].network": _NETWORKS},
     "WorkloadGroup": {
@@ -51,17 +54,17 @@ NEITHER: dict[str, dict[str, str]] = {
 }
 
 SHOWN = {
-    "DestinationRule": 76,
+    "DestinationRule": 79,
     "EnvoyFilter": 34,
     "Gateway": 24,
     "Ingress": 10,
     "IngressClass": 1,
-    "MeshConfig": 105,
+    "MeshConfig": 106,
     "ProxyConfig": 4,
     "ServiceEntry": 17,
     "Sidecar": 45,
     "VirtualService": 82,
-    "WorkloadEntry": 6,
+    "WorkloadEntry": 7,
     "WorkloadGroup": 15,
 }
 """Rows that are shown by what happens, of each table, at least; the rest is told or excused."""
