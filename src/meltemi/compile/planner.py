@@ -291,20 +291,7 @@ class Planner:
 
 def _peer(workload: Workload) -> Endpoint:
     """Nobody connects to it: only its locality counts."""
-    return Endpoint(
-        address=workload.address,
-        port=names.INBOUND_PORT,
-        ready=True,
-        labels={},
-        mtls=False,
-        identity=None,
-        workload="",
-        namespace="",
-        app="",
-        version="",
-        canonical_service="",
-        canonical_revision="",
-    )
+    return Endpoint(address=workload.address, port=names.INBOUND_PORT, ready=True)
 
 
 def _is_mutual(blocks: Blocks) -> bool:

@@ -12,17 +12,17 @@ class Endpoint(msgspec.Struct, frozen=True):
     address: str
     port: int
     ready: bool
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = {}
     """The workload's labels: subsets select by them."""
-    mtls: bool
+    mtls: bool = False
     """The workload accepts mutual TLS on this port: it has a proxy and its mode is not DISABLE."""
-    identity: Identity | None
-    workload: str
-    namespace: str
-    app: str
-    version: str
-    canonical_service: str
-    canonical_revision: str
+    identity: Identity | None = None
+    workload: str = ""
+    namespace: str = ""
+    app: str = ""
+    version: str = ""
+    canonical_service: str = ""
+    canonical_revision: str = ""
     locality: str = ""
     node: str = ""
     weight: int = 1
