@@ -157,9 +157,11 @@ def _response_headers(trace: Trace, seen: Seen) -> list[str]:
     if route is None:
         return []
     found: list[str] = []
+    added = {name.lower() for name, _ in route.response_add}
     for name, value in route.response_set:
-        found += _different(f"response header {name}", value, seen.answer.header(name))
-    for name, value in route.response_add:
+        if name.lower() not in added:
+            found += _different(f"response header {name}", value, seen.answer.header(name))
+    for name, value in (*route.response_set, *route.response_add):
         if value not in (seen.answer.header(name) or ""):
             found += _different(f"response header {name}", value, seen.answer.header(name))
     return found
