@@ -209,7 +209,7 @@ def run_in(mesh: Mesh, pod: str, *argv: str) -> str:
 
 
 def curl(mesh: Mesh, pod: str, url: str, *options: str) -> str:
-    return run_in(mesh, pod, "curl", "-gsS", "-m", "5", *options, url)
+    return run_in(mesh, pod, "curl", "-gsS", "-m", "15", *options, url)
 
 
 def fails(mesh: Mesh, pod: str, url: str) -> bool:

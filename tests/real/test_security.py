@@ -86,7 +86,7 @@ async def test_proxies_hold_spiffe_identities(mesh: Mesh) -> None:
 async def test_strict_refuses_plaintext_and_permissive_serves_it(mesh: Mesh) -> None:
     mesh.kubectl("apply", "-f", "-", text=PLAIN_POD)
     mesh.kubectl("wait", "--for=condition=Ready", "pod/plain", "--timeout=60s")
-    ask = ("exec", "plain", "--", "curl", "-s", "-m", "5", "-o", "/dev/null",
+    ask = ("exec", "plain", "--", "curl", "-s", "-m", "15", "-o", "/dev/null",
            "-w", "%{http_code}", "http://details:9080/details/0")  # fmt: skip
     try:
         assert mesh.kubectl(*ask) == "200"

@@ -27,7 +27,8 @@ def ask(mesh: Mesh, *argv: str, pod: str = "visitor") -> str:
 
 
 def curl(mesh: Mesh, url: str, *options: str) -> str:
-    return ask(mesh, "curl", "-sS", "-m", "5", *options, url)
+    """A datagram to the name server may get lost: its resolver asks again after five seconds."""
+    return ask(mesh, "curl", "-sS", "-m", "15", *options, url)
 
 
 def service(mesh: Mesh, name: str) -> Any:
