@@ -3,9 +3,7 @@
 An object without a problem is left alone, unless it once had one.
 """
 
-import asyncio
 import datetime
-import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,20 +12,13 @@ import msgspec
 
 from meltemi.api.kinds import KINDS
 from meltemi.app.engine import Engine
+from meltemi.app.status_writer import Status, StatusWriter
 from meltemi.base.clock import Clock
 from meltemi.base.keys import ObjectKey
-from meltemi.base.problems import Problem, Severity
+from meltemi.base.problems import Problem, Severity, gravest_first
 from meltemi.kube.client import Client
-from meltemi.kube.errors import KubeError
-from meltemi.kube.writer import patch_status
-
-log = logging.getLogger(__name__)
 
 CONDITION = "PassedAnalysis"
-SETTLE = 0.5
-"""Seconds between a change and a look: what is right again by then is not worth a word."""
-_RETRY = 5.0
-"""Seconds."""
 _LEVELS = {Severity.ERROR: "ERROR", Severity.WARNING: "WARNING", Severity.INFO: "INFO"}
 _TOLD = frozenset(k.name for k in KINDS.values() if k.group.endswith(".istio.io"))
 Json = dict[str, Any]
@@ -49,26 +40,18 @@ class _Seen(msgspec.Struct, frozen=True):
     status: _Status | None = None
 
 
-class AnalysisStatus:
+class AnalysisStatus(StatusWriter):
     """Keeps `status.conditions` and `status.validationMessages` as the problems are."""
 
+    what = "problems"
+    settle = 0.5
+    """What is right again by then is not worth a word."""
+
     def __init__(self, engine: Engine, client: Client, clock: Clock) -> None:
-        self._engine = engine
-        self._client = client
+        super().__init__(engine, client)
         self._clock = clock
 
-    async def run(self) -> None:
-        """Look after every propagation, once it has been quiet, until cancelled."""
-        while True:
-            wrote = await self.write()
-            if not wrote:
-                await asyncio.sleep(_RETRY)
-                continue
-            async with self._engine.changed:
-                await self._engine.changed.wait()
-            await asyncio.sleep(SETTLE)
-
-    def outdated(self) -> Iterator[tuple[ObjectKey, Json]]:
+    def outdated(self) -> Iterator[tuple[ObjectKey, Status]]:
         """Objects whose status says something else than is true, with what it should say."""
         found: defaultdict[ObjectKey, list[Problem]] = defaultdict(list)
         for problem in self._engine.problems():
@@ -81,14 +64,14 @@ class AnalysisStatus:
                     if wanted is not None:
                         yield key, wanted
 
-    def _wanted(self, raw: bytes, problems: Sequence[Problem]) -> Json | None:
+    def _wanted(self, raw: bytes, problems: Sequence[Problem]) -> Status | None:
         """None: the status is right as it is."""
         try:
             seen = msgspec.json.decode(raw, type=_Seen)
         except msgspec.DecodeError:
             return None  # Somebody else's idea of a status.
         status = seen.status or _Status()
-        ordered = sorted(problems, key=lambda p: (list(Severity).index(p.severity), p.path))
+        ordered = gravest_first(problems)
         messages = [_message(problem) for problem in ordered]
         condition = _condition(ordered)
         before = next((c for c in status.conditions if c.get("type") == CONDITION), {})
@@ -110,16 +93,6 @@ class AnalysisStatus:
             "validationMessages": messages or None,
             "observedGeneration": seen.metadata.generation,
         }
-
-    async def write(self) -> bool:
-        """Bring every status up to date; False where the API does not take it now."""
-        for key, status in list(self.outdated()):
-            try:
-                await patch_status(self._client, key, status)
-            except KubeError as error:
-                log.warning("%s: what is wrong with it cannot be written: %s", key, error)
-                return False
-        return True
 
 
 def _message(problem: Problem) -> Json:

@@ -149,6 +149,11 @@ class Engine:
         async with self.changed:
             self.changed.notify_all()
 
+    async def propagated_after(self, revision: int) -> None:
+        """Wait for a propagation later than a revision; at once where there has been one."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.graph.revision > revision)
+
     async def caught_up(self, key: ObjectKey, version: int) -> int:
         """Wait until an object of at least this resource version has been propagated.
 

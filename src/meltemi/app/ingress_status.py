@@ -1,64 +1,30 @@
 """Tells every Ingress of ours where it is reached: the addresses of the gateway's Service."""
 
-import asyncio
-import logging
+from collections.abc import Iterator
 
 import msgspec
 
 from meltemi.api.core import LoadBalancerIngress, Service
-from meltemi.app.engine import Engine
+from meltemi.app.status_writer import Status, StatusWriter
 from meltemi.base.keys import ObjectKey
 from meltemi.compile.settings import MESH, MeshSettings
-from meltemi.kube.client import Client
-from meltemi.kube.errors import KubeError
-from meltemi.kube.writer import patch_status
-
-log = logging.getLogger(__name__)
-
-_RETRY = 5.0
-"""Seconds."""
 
 Addresses = tuple[LoadBalancerIngress, ...]
 
 
-class IngressStatus:
+class IngressStatus(StatusWriter):
     """Writes `status.loadBalancer` of Ingress objects."""
 
-    def __init__(self, engine: Engine, client: Client) -> None:
-        self._engine = engine
-        self._client = client
+    what = "addresses"
 
-    async def run(self) -> None:
-        """Look after every propagation, until cancelled."""
-        while True:
-            wrote = await self._write()
-            if not wrote:
-                await asyncio.sleep(_RETRY)
-                continue
-            async with self._engine.changed:
-                await self._engine.changed.wait()
-
-    def outdated(self, addresses: Addresses) -> list[ObjectKey]:
+    def outdated(self) -> Iterator[tuple[ObjectKey, Status]]:
         """The Ingress objects that say something else."""
-        objects, ours = self._engine.objects.ingresses, self._engine.model.ingress_gateways
-        found = ((key, objects.get(key)) for key in ours)
-        return [
-            key
-            for key, ingress in found
-            if ingress is not None and ingress.status.load_balancer.ingress != addresses
-        ]
-
-    async def _write(self) -> bool:
-        settings = self._engine.settings.get(MESH) or MeshSettings()
-        addresses = self._addresses(settings)
+        addresses = self._addresses(self._engine.settings.get(MESH) or MeshSettings())
         status = {"loadBalancer": {"ingress": msgspec.to_builtins(addresses) or None}}
-        for key in self.outdated(addresses):
-            try:
-                await patch_status(self._client, key, status)
-            except KubeError as error:
-                log.warning("%s: its status cannot be written: %s", key, error)
-                return False
-        return True
+        for key in self._engine.model.ingress_gateways:
+            ingress = self._engine.objects.ingresses.get(key)
+            if ingress is not None and ingress.status.load_balancer.ingress != addresses:
+                yield key, status
 
     def _addresses(self, settings: MeshSettings) -> Addresses:
         key = ObjectKey("Service", settings.root_namespace, settings.ingress_service)

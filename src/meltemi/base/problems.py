@@ -1,6 +1,7 @@
 """A user's mistake is a value: a Problem with a code from the one table below."""
 
 import enum
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -11,6 +12,8 @@ V = TypeVar("V")
 
 
 class Severity(enum.Enum):
+    """The gravest first."""
+
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
@@ -53,6 +56,12 @@ class Problem(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         where = f" {self.path}" if self.path else ""
         return f"{self.code.value} {self.about}{where}: {self.message}"
+
+
+def gravest_first(problems: Iterable[Problem]) -> list[Problem]:
+    """Errors before warnings, then by object and field."""
+    gravity = list(Severity)
+    return sorted(problems, key=lambda p: (gravity.index(p.severity), p.about, p.path, p.message))
 
 
 class Outcome(msgspec.Struct, Generic[V], frozen=True):

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable
 
-from meltemi.base.problems import Problem, Severity
+from meltemi.base.problems import Problem, gravest_first
 from meltemi.compile.settings import MeshSettings
 from meltemi.model.build import Domain
 from meltemi.simulate.explain import Complaint
 from meltemi.simulate.world import Raw, World
-
-_ORDER = {severity: place for place, severity in enumerate(Severity)}
 
 
 def analyze(
@@ -27,6 +25,5 @@ def analyze(
 
 
 def complaints(problems: Iterable[Problem]) -> tuple[Complaint, ...]:
-    """Problems as they are shown: errors before warnings, then by object and field."""
-    ordered = sorted(problems, key=lambda p: (_ORDER[p.severity], p.about, p.path, p.message))
-    return tuple(map(Complaint.of, ordered))
+    """Problems as they are shown."""
+    return tuple(map(Complaint.of, gravest_first(problems)))
