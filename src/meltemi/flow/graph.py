@@ -115,7 +115,6 @@ class Derived(View[K2, V2], Generic[K, V, K2, V2]):
         self.transform = transform
         self.runs = 0
         """How many times the transform ran: tests count it."""
-        self.problems_changed = False
         self._dirty: set[K] = set(primary)
         self._runs: dict[K, _Run[K2]] = {}
         primary._follow(self._dirty)
@@ -148,13 +147,12 @@ class Derived(View[K2, V2], Generic[K, V, K2, V2]):
             if run is None:
                 return ()
             del self._runs[key]
-            self.problems_changed |= bool(run.problems)
             return run.keys
         if run is None:
             run = self._runs[key] = _Run(cast("set[Hashable]", self._dirty), key)
         fetch = Fetch(self.name, self.rank, run)
         self.runs += 1
-        before, complaints = run.keys, run.problems
+        before = run.keys
         try:
             outcomes = self.transform(fetch, key, given)
         except Exception as error:
@@ -163,8 +161,6 @@ class Derived(View[K2, V2], Generic[K, V, K2, V2]):
         else:
             self._collect(run, outcomes, produced)
         run.marks = tuple(fetch._marks)
-        if run.problems != complaints:
-            self.problems_changed = True
         return [gone for gone in before if gone not in run.keys]
 
     def _collect(
@@ -372,13 +368,6 @@ class Graph:
         """All problems of all views, as of the last propagation, each once."""
         found = (problem for view in self._derived for problem in view.problems())
         return list(dict.fromkeys(found))
-
-    def problems_changed(self) -> bool:
-        """Whether problems differ from when this was last asked."""
-        answer = any(view.problems_changed for view in self._derived)
-        for view in self._derived:
-            view.problems_changed = False
-        return answer
 
     def verify(self) -> None:
         """Recompute every view from its inputs; a difference raises GraphMismatch.
