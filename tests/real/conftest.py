@@ -128,6 +128,17 @@ class Mesh:
         return "\n".join(parts)
 
 
+DANGLING = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: dangling}
+spec:
+  hosts: [dangling.example.com]
+  http: [{timeout: 5s, route: [{destination: {host: nowhere}}]}]
+"""
+"""A rule that leads nowhere: the mesh takes it, and says what is wrong with it."""
+
+
 def meltemi_command() -> str:
     return str(Path(sys.executable).parent / "meltemi")
 

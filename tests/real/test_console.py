@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.real.conftest import ROOT, Mesh
+from tests.real.conftest import DANGLING, ROOT, Mesh
 
 pytestmark = pytest.mark.browser
 
@@ -19,16 +19,6 @@ EDGES = 11
 """Calls in Bookinfo with its three reviews, through services."""
 FRAMES = {"productpage": 1, "details": 1, "reviews": 3, "ratings": 1}
 """Versions that stand in each application's frame."""
-
-
-DANGLING = """
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: dangling}
-spec:
-  hosts: [dangling.example.com]
-  http: [{route: [{destination: {host: nowhere}}]}]
-"""
 
 
 def browse(mesh: Mesh, script: str, *argv: str) -> Any:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.real.conftest import SAMPLES, Mesh, meltemi_command
+from tests.real.conftest import DANGLING, SAMPLES, Mesh, meltemi_command
 from tests.real.test_routing import RULES, curl
 
 FAILS, DIFFERS, BAD = 4, 3, 2
@@ -104,16 +104,6 @@ async def test_a_bad_question_is_told_what_is_there(mesh: Mesh) -> None:
     assert code == BAD
     assert "no pod nobody" in said
     assert "productpage-v1" in said
-
-
-DANGLING = """
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: dangling}
-spec:
-  hosts: [dangling.example.com]
-  http: [{timeout: 5s, route: [{destination: {host: nowhere}}]}]
-"""
 
 
 async def test_a_problem_is_told_by_the_object_and_by_analyze(mesh: Mesh) -> None:

@@ -1,25 +1,15 @@
 // node e2e/graph.mjs URL DIRECTORY EDGES: the traffic graph of a running mesh, in a real browser,
 // once that many edges are there. Prints one JSON object of what was seen; screenshots go into the
 // directory. Needs Chromium.
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { chromium } from "playwright-core";
+import { launch, page as newPage, violations } from "./browser.mjs";
 
 const [url, directory, edges = "1"] = process.argv.slice(2);
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-});
+const browser = await launch();
 const seen = { complaints: [], elsewhere: [], pictures: [] };
 
 /** The page at one size and theme, with the graph drawn. */
 async function open(theme, width, height) {
-  const page = await browser.newPage({
-    viewport: { width, height },
-    colorScheme: theme,
-    bypassCSP: true, // For axe, which is evaluated in the page.
-  });
+  const page = await newPage(browser, theme, width, height);
   page.on("console", (m) => m.type() === "error" && seen.complaints.push(m.text()));
   page.on("pageerror", (error) => seen.complaints.push(String(error)));
   page.on("request", (request) => {
@@ -77,12 +67,6 @@ async function settled(page) {
     if (last.places !== places) Object.assign(last, { places, since: performance.now() });
     return performance.now() - last.since > 500;
   });
-}
-
-async function violations(page) {
-  await page.evaluate(axe);
-  const found = await page.evaluate(() => globalThis.axe.run());
-  return found.violations.map((v) => `${v.id}: ${v.nodes[0].html.slice(0, 120)}`);
 }
 
 const page = await open("light", 1440, 900);
