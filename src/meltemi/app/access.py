@@ -7,7 +7,6 @@ of each gateway, and of each sidecar whose configuration names Secrets, so that 
 what will not come.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 
@@ -101,14 +100,15 @@ class ProxyAccess:
         known: Callable[[str], NodeInfo | None],
         changed: Callable[[NodeInfo], None],
         in_need: Callable[[], Collection[str]],
-        wait: Callable[[float], Awaitable[None]],
+        propagated: Callable[[int, float], Awaitable[int]],
     ) -> None:
         """Ask about sidecars that come to need Secrets, and again about all who do, until
-        cancelled; `changed` hears of differences. `wait(seconds)` returns at the latest then, and
-        as soon as there may be other needs."""
+        cancelled; `changed` hears of differences. `propagated(revision, seconds)` waits so long at
+        most for needs later than those of a revision, and answers of which they are."""
+        seen = 0
         due = self._clock.monotonic() + _REMEMBERED
         while True:
-            await wait(max(due - self._clock.monotonic(), 0))
+            seen = await propagated(seen, max(due - self._clock.monotonic(), 0))
             needy = set(in_need())
             asked = needy ^ self._sidecars
             if self._clock.monotonic() >= due:
@@ -160,12 +160,3 @@ class ProxyAccess:
         self._answers = {a: answer for a, answer in self._answers.items() if now < answer[0]}
         self._answers[account] = (now + _REMEMBERED, allowed)
         return allowed
-
-
-async def changed_within(condition: asyncio.Condition, seconds: float) -> None:
-    """Return when a condition is notified, or when the time is over."""
-    try:
-        async with asyncio.timeout(seconds), condition:
-            await condition.wait()
-    except TimeoutError:
-        return

@@ -6,6 +6,7 @@ every informer has synced.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -149,10 +150,15 @@ class Engine:
         async with self.changed:
             self.changed.notify_all()
 
-    async def propagated_after(self, revision: int) -> None:
-        """Wait for a propagation later than a revision; at once where there has been one."""
-        async with self.changed:
-            await self.changed.wait_for(lambda: self.graph.revision > revision)
+    async def propagated_after(self, revision: int, seconds: float | None = None) -> int:
+        """Wait for a propagation later than a revision, so long at most; answers the newest one.
+
+        Who looks at the graph, and then waits for what it has seen, misses nothing meanwhile.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self.changed:
+                await self.changed.wait_for(lambda: self.graph.revision > revision)
+        return self.graph.revision
 
     async def caught_up(self, key: ObjectKey, version: int) -> int:
         """Wait until an object of at least this resource version has been propagated.

@@ -17,7 +17,7 @@ import grpc
 from aiohttp import web
 
 from meltemi.api.kinds import KINDS as ALL_KINDS
-from meltemi.app.access import ProxyAccess, changed_within
+from meltemi.app.access import ProxyAccess
 from meltemi.app.analysis_status import AnalysisStatus
 from meltemi.app.control import Control
 from meltemi.app.engine import Engine
@@ -183,7 +183,7 @@ class ControlPlane:
                 self.engine.proxies.get,
                 self.engine.connect,
                 lambda: self.engine.compiled.plans.in_need,
-                lambda seconds: changed_within(self.engine.changed, seconds),
+                self.engine.propagated_after,
             ),
         }
         tasks = [group.create_task(work, name=name) for name, work in background.items()]

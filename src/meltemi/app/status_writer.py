@@ -37,13 +37,14 @@ class StatusWriter:
     async def run(self) -> None:
         """Look after every propagation, also one that came while the last look was written, until
         cancelled."""
+        seen = self._engine.graph.revision
         while True:
-            seen = self._engine.graph.revision
             if not await self.write():
                 await asyncio.sleep(_RETRY)
                 continue
             await self._engine.propagated_after(seen)
             await asyncio.sleep(self.settle)
+            seen = self._engine.graph.revision
 
     async def write(self) -> bool:
         """Bring every status up to date; False where the API does not take it now."""

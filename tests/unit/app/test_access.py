@@ -145,9 +145,10 @@ class Watched:
     def changed(self, node: NodeInfo) -> None:
         self.node = node
 
-    async def wait(self, _seconds: float) -> None:
+    async def wait(self, _after: int, _seconds: float) -> int:
         self.done.set()
         self.clock.seconds += await self.passes.get()
+        return 0
 
     async def step(self, seconds: float = 0.0) -> None:
         self.done.clear()

@@ -54,3 +54,11 @@ async def test_a_change_during_a_write_is_looked_at(tmp_path: Path) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert client.written == 2
+
+
+async def test_waiting_ends_with_what_came_before_or_with_the_time(tmp_path: Path) -> None:
+    engine = Engine(load(envoy_path(), tmp_path), Domain(), MeshSettings(), lambda _change: None)
+    before = engine.graph.revision
+    assert await engine.propagated_after(before, 0.0) == before
+    await engine.propagate()
+    assert await engine.propagated_after(before) == before + 1
